@@ -1,0 +1,1 @@
+"""Benchmarks of the router against real peers in one run: `python -m bench`."""

@@ -1,0 +1,5 @@
+"""``python -m llama_router`` is ``llama-router``."""
+
+from llama_router.cli.main import main
+
+main()

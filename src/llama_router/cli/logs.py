@@ -1,0 +1,76 @@
+"""The router's own log on stderr, written by a thread.
+
+A full disk or a slow terminal costs lines, never the event loop.
+"""
+
+import logging
+import queue
+import sys
+import threading
+from types import TracebackType
+
+# Some megabytes of text; what does not fit is counted and left out.
+_MAX_QUEUED_COUNT = 10_000
+
+
+class _DroppingHandler(logging.Handler):
+    def __init__(self, lines: "queue.Queue[str | None]") -> None:
+        super().__init__()
+        self._lines = lines
+        self.dropped_count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self.dropped_count += 1
+
+
+class LogQueue:
+    """While entered, everything logged in this process goes to stderr."""
+
+    def __init__(self, level: str) -> None:
+        self._level = level.upper()
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_QUEUED_COUNT)
+        self._handler = _DroppingHandler(self._lines)
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        )
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+
+    def __enter__(self) -> None:
+        root = logging.getLogger()
+        root.addHandler(self._handler)
+        root.setLevel(self._level)
+        # What these say is ours to say, or nobody's business.
+        for name in ("asyncio", "uvicorn", "uvicorn.error"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._thread.start()
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        logging.getLogger().removeHandler(self._handler)
+        try:
+            self._lines.put(None, timeout=1)
+        except queue.Full:
+            # Nobody reads stderr; the thread dies with the process.
+            return
+        self._thread.join(timeout=1)
+
+    def _write(self) -> None:
+        reported_count = 0
+        while (line := self._lines.get()) is not None:
+            dropped_count = self._handler.dropped_count
+            try:
+                if dropped_count > reported_count:
+                    sys.stderr.write(f"[{dropped_count - reported_count} lines dropped]\n")
+                    reported_count = dropped_count
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+            except (OSError, ValueError):
+                # EPIPE or a full disk: serving goes on without its log.
+                continue

@@ -1,0 +1,114 @@
+"""The command ``llama-router``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama_router import __version__
+from llama_router.cli import serving
+
+_HELP = """One endpoint in front of all of your local models.
+
+Without a command, the router starts: it finds GGUF models in the caches of Hugging Face and
+llama.cpp and in your folders, and starts the engine that a request names.
+"""
+
+app = typer.Typer(
+    name="llama-router",
+    help=_HELP,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+HostOption = Annotated[
+    str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
+]
+PortOption = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="TCP port to listen on.")
+]
+FoldersOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--models-dir", metavar="DIR", help="Folder with models; may be given several times."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="YAML or JSON; created on the first run when not given."
+    ),
+]
+LevelOption = Annotated[
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+]
+
+
+@app.callback()
+def _default(  # these are options of a command line
+    context: typer.Context,
+    host: HostOption = None,
+    port: PortOption = None,
+    models_dir: FoldersOption = None,
+    config: ConfigOption = None,
+    log_level: LevelOption = None,
+) -> None:
+    context.obj = serving.Overrides(
+        host=host, port=port, models_dirs=tuple(models_dir or ()), log_level=log_level
+    )
+    if context.invoked_subcommand is None:
+        raise typer.Exit(serving.serve(config, context.obj))
+
+
+@app.command()
+def serve(  # as above
+    context: typer.Context,
+    host: HostOption = None,
+    port: PortOption = None,
+    models_dir: FoldersOption = None,
+    config: ConfigOption = None,
+    log_level: LevelOption = None,
+) -> None:
+    """Start the router (what happens without a command, too)."""
+    given: serving.Overrides = context.obj
+    overrides = serving.Overrides(
+        host=host or given.host,
+        port=port or given.port,
+        models_dirs=(*given.models_dirs, *(models_dir or ())),
+        log_level=log_level or given.log_level,
+    )
+    raise typer.Exit(serving.serve(config, overrides))
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    host: HostOption = None,
+    port: PortOption = None,
+    log_level: LevelOption = None,
+) -> None:
+    """Make three tiny models and start the router over them: nothing to download."""
+    given: serving.Overrides = context.obj
+    overrides = serving.Overrides(
+        host=host or given.host, port=port or given.port, log_level=log_level or given.log_level
+    )
+    raise typer.Exit(serving.demo(overrides))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"llama-router {__version__}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

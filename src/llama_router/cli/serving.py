@@ -1,0 +1,212 @@
+"""Starting the router from the command line, and saying what a person needs to know of it."""
+
+import asyncio
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llama_router import __version__
+from llama_router.cli.logs import LogQueue
+
+if TYPE_CHECKING:
+    from llama_router.config.schema import Config
+    from llama_router.runtime.app import Router
+
+_log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+# A config that cannot be used, as for wrong usage.
+EXIT_CONFIG = 2
+_MODELS_SHOWN_COUNT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says over the config file."""
+
+    host: str | None = None
+    port: int | None = None
+    models_dirs: tuple[Path, ...] = field(default=())
+    log_level: str | None = None
+
+    def changes(self, config: "Config") -> dict[str, Any]:
+        """Return the settings of ``router`` that are replaced."""
+        changes: dict[str, Any] = {}
+        for name in ("host", "port", "log_level"):
+            value = getattr(self, name)
+            if value is not None:
+                changes[name] = value
+        if self.models_dirs:
+            folders = [str(folder.expanduser().absolute()) for folder in self.models_dirs]
+            changes["models_dirs"] = (*config.router.models_dirs, *folders)
+        return changes
+
+
+def serve(config_path: Path | None, overrides: Overrides) -> int:
+    """Run the router with the config file; return the exit status."""
+    from llama_router.config.defaults import create_default, default_path
+    from llama_router.config.load import load
+    from llama_router.config.problems import ConfigError
+    from llama_router.engines.kinds import check_command
+
+    try:
+        path = config_path
+        if path is None:
+            found = default_path(sys.platform, os.environ, Path.home())
+            path = found.path
+            if found.note:
+                _tell(found.note)
+            if not path.exists():
+                create_default(path)
+                _tell(f"created {path}")
+        loaded = load(path, check_command=check_command)
+        for warning in loaded.warnings:
+            _tell(str(warning))
+        config = _overridden(loaded.config, overrides)
+    except ConfigError as error:
+        return _refuse(str(error))
+    return _run(config, is_demo=False)
+
+
+def demo(overrides: Overrides) -> int:
+    """Run the router over the demo's models; return the exit status."""
+    import platformdirs
+
+    from llama_router.catalog.demo import make_demo_models
+    from llama_router.config.problems import ConfigError
+    from llama_router.config.schema import Config
+
+    folder = platformdirs.user_cache_path("llama-router") / "demo"
+    try:
+        make_demo_models(folder)
+    except OSError as error:
+        typer.echo(f"llama-router: the demo's models cannot be made in {folder}: {error}", err=True)
+        return EXIT_FAILED
+    try:
+        config = _overridden(
+            Config(), Overrides(overrides.host, overrides.port, (folder,), overrides.log_level)
+        )
+    except ConfigError as error:
+        return _refuse(str(error))
+    return _run(config, is_demo=True)
+
+
+def _overridden(config: "Config", overrides: Overrides) -> "Config":
+    from llama_router.config.load import with_router
+    from llama_router.config.problems import ConfigError, Problem
+    from llama_router.config.schema import public_bind_problem
+
+    changes = overrides.changes(config)
+    if changes:
+        config = with_router(config, changes, "command line")
+    problem = public_bind_problem(config.router)
+    if problem is not None:
+        raise ConfigError([Problem("config", 0, "router.host", problem)])
+    return config
+
+
+def _refuse(message: str) -> int:
+    typer.echo(message, err=True)
+    return EXIT_CONFIG
+
+
+def _tell(message: str) -> None:
+    typer.echo(f"llama-router: {message}", err=True)
+
+
+def _run(config: "Config", *, is_demo: bool) -> int:
+    with LogQueue(config.router.log_level):
+        if sys.platform == "win32":
+            return asyncio.run(_serve(config, is_demo=is_demo))
+        import uvloop
+
+        return uvloop.run(_serve(config, is_demo=is_demo))
+
+
+async def _serve(config: "Config", *, is_demo: bool) -> int:
+    import platformdirs
+
+    from llama_router.engines.host import HostError
+    from llama_router.proxy.server import BindError
+    from llama_router.runtime.app import Router, StartError
+    from llama_router.runtime.roster import take_demo_stock, take_stock
+
+    state_dir = platformdirs.user_state_path("llama-router")
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"llama-router: {state_dir} cannot be used: {error}", err=True)
+        return EXIT_FAILED
+    router = Router(
+        config, state_dir=state_dir, take_stock=take_demo_stock if is_demo else take_stock
+    )
+    router.install_signal_handlers()
+    try:
+        await router.start()
+    except (BindError, StartError, HostError) as error:
+        typer.echo(f"llama-router: {error}", err=True)
+        return EXIT_FAILED
+    try:
+        typer.echo(_banner(router, is_demo=is_demo))
+        await router.wait()
+    finally:
+        await router.close()
+    return 0
+
+
+def _banner(router: "Router", *, is_demo: bool) -> str:
+    host, port = router.addresses[0]
+    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    url = f"http://{shown}:{port}"
+    lines = [f"llama-router {__version__} listens on {url}", f"engine: {_engine(router)}"]
+    models = router.roster.models
+    if not models:
+        lines += [
+            "no models found: put .gguf files into a folder and start with --models-dir FOLDER,",
+            "or see it work first: llama-router demo",
+        ]
+    else:
+        lines.append(f"models: {len(models)}")
+        for model in models[:_MODELS_SHOWN_COUNT]:
+            note = f"  (invalid: {model.found.invalid})" if model.found.invalid else ""
+            lines.append(f"  {model.found.id}{note}")
+        if len(models) > _MODELS_SHOWN_COUNT:
+            lines.append(f"  … and {len(models) - _MODELS_SHOWN_COUNT} more: {url}/v1/models")
+    if is_demo and len(models) > 1:
+        lines.append(_snippets(url, models[0].found.id, models[1].found.id))
+    return "\n".join(lines)
+
+
+def _engine(router: "Router") -> str:
+    if router.found_llama_server is not None:
+        return str(router.found_llama_server)
+    from llama_router.engines.kinds.embedded import embedded_available
+
+    if embedded_available():
+        return "embedded llama.cpp (no llama-server found)"
+    return "none: install llama.cpp's llama-server, or give models a command of their own"
+
+
+def _snippets(url: str, first: str, second: str) -> str:
+    return f"""
+Try it in another terminal; each model has its own story, and only one is loaded at a time:
+
+  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+
+  pip install openai && python3 - <<'END'
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="none")
+  question = [{{"role": "user", "content": "Hi"}}]
+  for chunk in client.chat.completions.create(model="{second}", messages=question, stream=True):
+      if chunk.choices:
+          print(chunk.choices[0].delta.content or "", end="", flush=True)
+  print()
+  END
+
+Ctrl-C ends the router."""

@@ -1,0 +1,99 @@
+"""The control plane's server: uvicorn on a thread and loop of its own, behind a private address."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_router.control.facade import Facade
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_SECRET_BYTES = 32
+
+
+class ControlThread:
+    """Serves the control plane on a thread.
+
+    ``unix_path``, or ``port`` on loopback where there are no such sockets, is where; ``secret`` is
+    what every request has to carry.
+    """
+
+    def __init__(self, facade: Facade, *, version: str, on_ready: Callable[[], object]) -> None:
+        self._facade = facade
+        self._version = version
+        self._on_ready = on_ready
+        self._folder = Path(tempfile.mkdtemp(prefix="llama-router-"))
+        self._socket, self.unix_path, self.port = _private_socket(self._folder)
+        self._stop: Callable[[], None] = lambda: None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self.secret = secrets.token_urlsafe(_SECRET_BYTES)
+
+    def start(self) -> None:
+        """Begin to serve; ``on_ready`` is called on the control plane's thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the server and wait for its thread. Blocks: not for the event loop."""
+        self._stopping.set()
+        self._stop()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_TIMEOUT_S)
+        self._socket.close()
+        if self.unix_path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.unix_path)  # noqa: PTH108  # a plain string, as sockets have it
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def _run(self) -> None:
+        # Imported here, on this thread: it takes longer than all the rest of the start.
+        import uvicorn
+
+        from llama_router.control.app import create_app, with_secret
+
+        app = with_secret(create_app(self._facade, version=self._version), self.secret)
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        self._stop = stop
+        if self._stopping.is_set():
+            return
+        asyncio.run(self._serve(server))
+
+    async def _serve(self, server: "object") -> None:
+        self._on_ready()
+        await server.serve(sockets=[self._socket])  # type: ignore[attr-defined]  # uvicorn.Server
+
+
+def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:
+    if hasattr(socket, "AF_UNIX"):
+        path = str(folder / "control.sock")
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The folder is open to this user only.
+        listening.bind(path)
+        listening.listen()
+        return listening, path, 0
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening, "", listening.getsockname()[1]

@@ -1,0 +1,186 @@
+"""Everything that can happen to the core: the closed vocabulary of its input.
+
+Each event is a value. Times are seconds of one monotonic clock that the caller owns; the core only
+compares and adds them. A ``generation`` numbers the starts of engines across the whole router: what
+belongs to an earlier start carries an earlier number and is ignored.
+"""
+
+from enum import Enum
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened. Only the subclasses below are ever handed to the core."""
+
+
+class RequestArrived(Event, frozen=True):
+    """A client's request for ``model`` is complete and wants an engine.
+
+    ``request_id`` is unique for the life of the router and grows with each arrival.
+    ``may_load`` is false for requests that must never start an engine (a plain GET): such a one
+    is dispatched or rejected at once, never queued, does not count as use of the model, and holds
+    up no swap. ``wants_notices`` asks for ``Notify`` commands while waiting.
+    """
+
+    request_id: int
+    model: str
+    may_load: bool = True
+    wants_notices: bool = False
+
+
+class RequestCancelled(Event, frozen=True):
+    """The client left. Valid at any time; ignored when the request has already ended."""
+
+    request_id: int
+
+
+class RequestFinished(Event, frozen=True):
+    """A dispatched request ended: answered, failed by its engine, or cut."""
+
+    request_id: int
+
+
+class RequestBounced(Event, frozen=True):
+    """A dispatched request got no byte from its engine and can be sent again as it was."""
+
+    request_id: int
+
+
+class EngineSpawned(Event, frozen=True):
+    """The process of ``generation`` exists."""
+
+    model: str
+    generation: int
+
+
+class SpawnFailed(Event, frozen=True):
+    """No process came of a ``Spawn``: nothing to stop or reap. ``reason`` is for people."""
+
+    model: str
+    generation: int
+    reason: str
+
+
+class EngineProgress(Event, frozen=True):
+    """Loading has come as far as ``fraction`` (0 to 1), as the engine itself says."""
+
+    model: str
+    generation: int
+    fraction: float
+
+
+class EngineReady(Event, frozen=True):
+    """The engine of ``generation`` answers, and it is known to be ours."""
+
+    model: str
+    generation: int
+
+
+class ExitCause(Enum):
+    """Why an engine's process ended, as far as can be told from outside."""
+
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out_of_memory"
+    ADDRESS_IN_USE = "address_in_use"
+
+
+class EngineExited(Event, frozen=True):
+    """The engine's main process ended; its resources are free only with :class:`EngineReaped`.
+
+    ``reason`` is for people ("exited with status 1", "killed by SIGSEGV").
+    """
+
+    model: str
+    generation: int
+    reason: str
+    cause: ExitCause = ExitCause.EXITED
+
+
+class EngineReaped(Event, frozen=True):
+    """Nothing of the engine's process tree is left: its memory and its address are free."""
+
+    model: str
+    generation: int
+
+
+class AddressStolen(Event, frozen=True):
+    """A process that is not the engine's answers on the engine's address."""
+
+    model: str
+    generation: int
+
+
+class LoadRequested(Event, frozen=True):
+    """An operator (or the start-up) wants ``model`` loaded; it queues like a request.
+
+    ``request_id`` comes from the same sequence as those of requests. It is answered by ``Settled``.
+    """
+
+    request_id: int
+    model: str
+
+
+class UnloadRequested(Event, frozen=True):
+    """An operator wants ``model`` stopped: drained, then terminated; ends in ``Settled``."""
+
+    request_id: int
+    model: str
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """What the core must know of a model.
+
+    ``group``: models of one group may run together; others exclude each other.
+    ``fingerprint``: changes when the engine would have to be restarted to follow the config.
+    Times in seconds; see ``config`` for their meaning and defaults.
+    """
+
+    name: str
+    group: str
+    fingerprint: str = ""
+    ready_timeout_s: float = 60.0
+    stop_grace_s: float = 2.0
+    drain_deadline_s: float = 300.0
+
+
+class ModelsChanged(Event, frozen=True):
+    """The models are now exactly these. Unchanged ones are not touched."""
+
+    models: tuple[ModelSpec, ...]
+
+
+class TimerKind(Enum):
+    """What a timer is for."""
+
+    READY_TIMEOUT = "ready_timeout"
+    STOP_GRACE = "stop_grace"
+    REAP_DEADLINE = "reap_deadline"
+    DRAIN_DEADLINE = "drain_deadline"
+    BACKOFF = "backoff"
+    BOUNCE = "bounce"
+    SHUTDOWN_DEADLINE = "shutdown_deadline"
+
+
+class Timer(msgspec.Struct, frozen=True):
+    """The name of a timer. ``model`` is empty for the router's own."""
+
+    kind: TimerKind
+    model: str = ""
+    generation: int = 0
+
+
+class TimerFired(Event, frozen=True):
+    """A timer that the core set has come due."""
+
+    timer: Timer
+
+
+class ShutdownRequested(Event, frozen=True):
+    """The router is to end: refuse newcomers, drain until the deadline, stop every engine."""
+
+    drain_deadline_s: float
+
+
+class ShutdownForced(Event, frozen=True):
+    """The router is to end at once: cut every request, kill every engine."""

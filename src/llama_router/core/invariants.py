@@ -1,0 +1,182 @@
+"""What is true of a core after every step. For tests; the cost is linear in its size.
+
+:func:`check` looks at one moment. What spans several (one outcome per request, each timer fired
+or cancelled, generations that grow) is to be read off the commands.
+"""
+
+from itertools import combinations
+
+from llama_router.core.events import Timer, TimerKind
+from llama_router.core.machine import Core
+from llama_router.core.model import Model, Request, RequestKind
+from llama_router.core.states import State
+
+
+class InvariantViolation(AssertionError):  # noqa: N818 - says what it is, like AssertionError's kin
+    """The core contradicts itself; the text names the model or request and the rule."""
+
+
+def check(core: Core) -> None:
+    """Raise InvariantViolation unless everything below holds."""
+    for model in core.ledger.models.values():
+        _check_books(core, model)
+        _check_queue(core, model)
+        _check_engine(core, model)
+    _check_exclusion(core)
+    _check_requests(core)
+    _check_timers(core)
+    _check_progress(core)
+
+
+def _require(holds: object, rule: str, about: object) -> None:
+    if not holds:
+        raise InvariantViolation(f"{rule}: {about}")
+
+
+def _check_books(core: Core, model: Model) -> None:
+    ledger = core.ledger
+    _require(
+        (ledger.running.get(model.name) is model) == model.has_process,
+        "running lists exactly the models with a process",
+        model,
+    )
+    _require(
+        (ledger.waiting.get(model.name) is model) == (len(model.waiting) > 0),
+        "waiting lists exactly the models with waiters",
+        model,
+    )
+    _require(model.generation <= ledger.generation, "generations come from the counter", model)
+    _require(
+        not model.removed or model.has_process or model.state is State.STUCK,
+        "a removed model goes with its process",
+        model,
+    )
+
+
+def _check_queue(core: Core, model: Model) -> None:
+    requests = list(model.waiting)
+    for request in requests:
+        _require(core.ledger.requests.get(request.request_id) is request, "is known", request)
+        _require(request.model is model, "waits for its own model", request)
+        _require(request.generation == 0, "who waits is not dispatched", request)
+        _require(request.kind in (RequestKind.CLIENT, RequestKind.LOAD), "only these wait", request)
+    bounced = [request.request_id for request in requests if request.bounced]
+    _require(
+        [request.request_id for request in requests[: len(bounced)]] == sorted(bounced),
+        "the bounced are first, in their order",
+        model,
+    )
+    hopeless = model.is_given_up or model.state is State.STUCK or model.removed
+    _require(
+        not requests or not (hopeless or core.ledger.shutting_down),
+        "nobody waits for what will not come",
+        model,
+    )
+
+
+def _check_engine(core: Core, model: Model) -> None:
+    for request in [*model.in_flight.values(), *model.visitors.values()]:
+        _require(core.ledger.requests.get(request.request_id) is request, "is known", request)
+        _require(request.generation == model.generation, "is of the present engine", request)
+        _require(
+            model.state in (State.READY, State.DRAINING, State.STOPPING, State.STUCK),
+            "only what was ready has requests in flight",
+            model,
+        )
+    _require(model.state is not State.DRAINING or model.in_flight, "drains something", model)
+    _require(not model.unloads or model.has_process, "an unload waits for a process", model)
+    _require(
+        not model.held
+        or (model.state is State.READY and model.waiting and model.waiting.head.bounced),
+        "only a bounce holds a queue back",
+        model,
+    )
+    _require(
+        not core.ledger.shutting_down or model.state not in (State.STARTING, State.READY),
+        "everything goes in a shutdown",
+        model,
+    )
+
+
+def _check_exclusion(core: Core) -> None:
+    for one, other in combinations(core.ledger.running.values(), 2):
+        # Models may be regrouped under running processes; that stops none of them.
+        _require(
+            not core.policy.excludes(one, other) or one.regrouped or other.regrouped,
+            "models that exclude each other do not run together",
+            (one, other),
+        )
+        _require(one.generation != other.generation, "a generation is one start", (one, other))
+
+
+def _check_requests(core: Core) -> None:
+    for request_id, request in core.ledger.requests.items():
+        _require(request.request_id == request_id, "is filed under its id", request)
+        _require(len(_places(request)) == 1, "is in one place", (request, _places(request)))
+
+
+def _places(request: Request) -> list[str]:
+    model = request.model
+    places = [
+        name
+        for name, where in (
+            ("in_flight", model.in_flight),
+            ("visitors", model.visitors),
+            ("unloads", model.unloads),
+        )
+        if where.get(request.request_id) is request
+    ]
+    if any(other is request for other in model.waiting):
+        places.append("waiting")
+    if request.generation and not (
+        request.generation == model.generation and model.state in (State.READY, State.DRAINING)
+    ):
+        places = places or ["engine gone"]  # the proxy is about to report its end
+    return places
+
+
+def _check_timers(core: Core) -> None:
+    ledger = core.ledger
+    expected = [timer for model in ledger.models.values() for timer in _timers_of(model)]
+    optional = [Timer(TimerKind.SHUTDOWN_DEADLINE)] if ledger.shutting_down else []
+    if ledger.shutting_down:
+        optional += [timer for timer in expected if timer.kind is TimerKind.DRAIN_DEADLINE]
+    for timer in expected:
+        _require(timer in ledger.timers or timer in optional, "has its timer", timer)
+    for timer in ledger.timers:
+        _require(timer in expected or timer in optional, "no timer without a use", timer)
+    _require(not (ledger.shutdown_complete and ledger.timers), "the end has no timers", core)
+
+
+def _timers_of(model: Model) -> list[Timer]:
+    kinds: list[TimerKind] = []
+    match model.state:
+        case State.STARTING:
+            kinds.append(TimerKind.READY_TIMEOUT)
+        case State.DRAINING:
+            kinds.append(TimerKind.DRAIN_DEADLINE)
+        case State.STOPPING:
+            kinds.append(TimerKind.REAP_DEADLINE if model.killed else TimerKind.STOP_GRACE)
+        case State.COOLING:
+            kinds.append(TimerKind.BACKOFF)
+        case _:
+            pass
+    if model.held:
+        kinds.append(TimerKind.BOUNCE)
+    return [Timer(kind, model.name, model.generation) for kind in kinds]
+
+
+def _check_progress(core: Core) -> None:
+    ledger = core.ledger
+    plan = core.policy.plan(ledger.waiting.values(), ledger.running.values())
+    _require(not plan, "what can be done has been done", plan)
+    under_way = any(
+        model.state is not State.READY or model.in_flight or model.held
+        for model in ledger.running.values()
+    ) or any(model.state is State.COOLING for model in ledger.waiting.values())
+    _require(not ledger.waiting or under_way, "whoever waits, waits for something", core)
+    _require(
+        not ledger.shutting_down or ledger.running or ledger.shutdown_complete,
+        "a shutdown ends when nothing runs",
+        core,
+    )

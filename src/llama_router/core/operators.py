@@ -1,0 +1,169 @@
+"""What operators ask for: load, unload, another configuration, the end.
+
+Only the consequences for each model are drawn here; what they make possible is scheduled by the
+caller afterwards.
+"""
+
+from llama_router.core import reasons
+from llama_router.core.commands import RejectKind, Settled, ShutdownComplete
+from llama_router.core.events import (
+    LoadRequested,
+    ModelsChanged,
+    ModelSpec,
+    ShutdownForced,
+    ShutdownRequested,
+    TimerKind,
+    UnloadRequested,
+)
+from llama_router.core.ledger import Ledger
+from llama_router.core.lifecycle import Lifecycle
+from llama_router.core.model import Model, Request, RequestKind
+from llama_router.core.states import State
+
+
+class Operators:
+    """Handles the events that come from people and their configuration."""
+
+    def __init__(self, ledger: Ledger, engines: Lifecycle) -> None:
+        self._ledger = ledger
+        self._engines = engines
+
+    def load_requested(self, event: LoadRequested) -> None:
+        """Queue for a load; the model's crashes are forgotten."""
+        model = self._accept_ticket(event)
+        if model is None:
+            return
+        ticket = Request(event.request_id, model, RequestKind.LOAD)
+        if self._ledger.shutting_down:
+            self._ledger.settle(ticket, RejectKind.SHUTTING_DOWN, reasons.SHUTTING_DOWN)
+        elif model.state is State.READY:
+            self._ledger.settle(ticket)
+        elif model.state is State.STUCK:
+            self._ledger.settle(ticket, RejectKind.MODEL_STUCK, reasons.stuck(model))
+        else:
+            self._engines.clear(model, "an operator wants it loaded")
+            self._ledger.enqueue(ticket)
+
+    def unload_requested(self, event: UnloadRequested) -> None:
+        """Stop the engine, after what is in flight; the model's crashes are forgotten."""
+        model = self._accept_ticket(event)
+        if model is None:
+            return
+        ticket = Request(event.request_id, model, RequestKind.UNLOAD)
+        reason = "an operator wants it unloaded"
+        self._engines.clear(model, reason)
+        if model.state is State.STUCK:
+            self._ledger.settle(ticket, RejectKind.MODEL_STUCK, reasons.stuck(model))
+            return
+        if model.state is State.UNLOADED:
+            self._ledger.settle(ticket)
+        else:
+            self._ledger.requests[event.request_id] = ticket
+            model.unloads[event.request_id] = ticket
+            if model.state is State.READY:
+                self._engines.drain(model, reason)
+            elif model.state is State.STARTING:
+                self._engines.stop(model, reason)
+                text = f"Model '{model.name}' was unloaded while it was loading"
+                self._ledger.refuse_waiters(model, RejectKind.MODEL_UNLOADED, text)
+
+    def _accept_ticket(self, event: LoadRequested | UnloadRequested) -> Model | None:
+        """Return the model of a new ticket; one for an unknown model is settled."""
+        if event.request_id in self._ledger.requests:
+            return None
+        model = self._ledger.models.get(event.model)
+        if model is None or model.removed:
+            text = reasons.not_found(event.model)
+            out = self._ledger.out
+            out.append(Settled(event.request_id, RejectKind.MODEL_NOT_FOUND, text))
+            return None
+        return model
+
+    def models_changed(self, event: ModelsChanged) -> None:
+        """Follow the configuration; whoever is not affected is not touched."""
+        if self._ledger.shutting_down:
+            return
+        specs = {spec.name: spec for spec in event.models}
+        for name, model in list(self._ledger.models.items()):
+            if name not in specs and not model.removed:
+                self._remove(model)
+        for name, spec in specs.items():
+            known = self._ledger.models.get(name)
+            if known is None:
+                self._ledger.models[name] = Model(spec)
+            else:
+                self._reconfigure(known, spec)
+
+    def _remove(self, model: Model) -> None:
+        reason = "not configured any more"
+        model.removed = True
+        self._ledger.refuse_waiters(
+            model, RejectKind.MODEL_NOT_FOUND, reasons.not_found(model.name)
+        )
+        self._engines.clear(model, reason)
+        if model.state is State.UNLOADED:
+            self._ledger.forget(model)
+        elif model.state is State.READY:
+            self._engines.drain(model, reason)
+        elif model.state is State.STARTING:
+            self._engines.stop(model, reason)
+
+    def _reconfigure(self, model: Model, spec: ModelSpec) -> None:
+        old, model.spec = model.spec, spec
+        model.removed = False
+        if model.has_process and old.group != spec.group:
+            model.regrouped = True
+        if old.fingerprint == spec.fingerprint:
+            return
+        reason = "its configuration changed"
+        self._engines.clear(model, reason)
+        if model.state is State.READY:
+            self._engines.drain(model, reason)
+        elif model.state is State.STARTING:
+            self._engines.stop(model, reason)
+
+    # The end
+
+    def shutdown_requested(self, event: ShutdownRequested) -> None:
+        """Refuse all who wait, stop what is idle, drain what is not."""
+        if self._ledger.shutting_down:
+            return
+        self._begin_shutdown()
+        for model in list(self._ledger.running.values()):
+            if model.state is State.READY:
+                self._engines.drain(model, reasons.SHUTTING_DOWN, deadline=False)
+            elif model.state is State.STARTING:
+                self._engines.stop(model, reasons.SHUTTING_DOWN)
+        if any(model.state is State.DRAINING for model in self._ledger.running.values()):
+            self._ledger.set_timer(TimerKind.SHUTDOWN_DEADLINE, None, event.drain_deadline_s)
+        self.complete_shutdown()
+
+    def shutdown_deadline(self) -> None:
+        """Stop draining."""
+        self._engines.abort(self._ledger.requests, reasons.SHUTTING_DOWN)
+        for model in list(self._ledger.running.values()):
+            if model.state is State.DRAINING:
+                self._engines.stop(model, "drained for too long")
+
+    def shutdown_forced(self, _event: ShutdownForced) -> None:
+        """Cut every request and kill every engine."""
+        if not self._ledger.shutting_down:
+            self._begin_shutdown()
+        self._engines.abort(self._ledger.requests, reasons.SHUTTING_DOWN)
+        for model in list(self._ledger.running.values()):
+            self._engines.kill(model, "forced")
+        self.complete_shutdown()
+
+    def _begin_shutdown(self) -> None:
+        self._ledger.shutting_down = True
+        for model in list(self._ledger.models.values()):
+            self._ledger.refuse_waiters(model, RejectKind.SHUTTING_DOWN, reasons.SHUTTING_DOWN)
+            self._engines.clear(model, reasons.SHUTTING_DOWN)
+
+    def complete_shutdown(self) -> None:
+        """Say so, once, when a shutdown has come to its end."""
+        ledger = self._ledger
+        if ledger.shutting_down and not ledger.running and not ledger.shutdown_complete:
+            ledger.shutdown_complete = True
+            ledger.cancel_all_timers()
+            ledger.out.append(ShutdownComplete())

@@ -1,0 +1,389 @@
+"""One client's connection: requests are cut out of its bytes one at a time, and answered in order.
+
+While a request is in flight the connection goes on being read, because a paused transport reports
+no disconnect; what comes early is kept unparsed, up to a limit.
+"""
+
+import asyncio
+import logging
+import re
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from llama_router.proxy import answer
+from llama_router.proxy.body import Body, BodyReader
+from llama_router.proxy.errors import (
+    HeadTooLargeError,
+    InternalError,
+    MalformedRequestError,
+    RequestError,
+    RequestTimeoutError,
+)
+from llama_router.proxy.exchange import Exchange
+from llama_router.proxy.limits import (
+    BODY_GRACE_S,
+    HEAD_DEADLINE_S,
+    IDLE_TIMEOUT_S,
+    MAX_EARLY_BYTES,
+    MAX_EARLY_PAUSE_S,
+    MAX_HEAD_BYTES,
+    MIN_BODY_RATE_BYTES_PER_S,
+    SPOOL_THRESHOLD_BYTES,
+    SWEEP_S,
+    WRITE_HIGH_WATER_BYTES,
+    WRITE_LOW_WATER_BYTES,
+)
+from llama_router.proxy.prepared import PreparedRequest
+
+if TYPE_CHECKING:
+    from llama_router.proxy.server import Services
+
+_log = logging.getLogger(__name__)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+# How long a refused client may go on sending, so that it gets to read why (RFC 9112, section 9.6).
+_LINGER_S = 2.0
+
+
+class _State(Enum):
+    HEAD = 0
+    BODY = 1
+    # A request is in flight.
+    BUSY = 2
+    # An error has been written; what still comes is thrown away.
+    LINGER = 3
+    CLOSED = 4
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module. One instance for each connection that a client opens."""
+
+    __slots__ = (
+        "_blocked",
+        "_buffer",
+        "_close_after",
+        "_early_paused_s",
+        "_exchange",
+        "_head_begun",
+        "_prepared",
+        "_reader",
+        "_services",
+        "_stalled_s",
+        "_state",
+        "_state_s",
+        "_unsent_bytes",
+        "transport",
+    )
+
+    def __init__(self, services: "Services") -> None:
+        self._services = services
+        self._state = _State.HEAD
+        # Seconds spent in the state (for HEAD: since the first byte), in steps of SWEEP_S.
+        self._state_s = 0.0
+        self._buffer = b""
+        self._prepared: PreparedRequest | None = None
+        self._head_begun = False
+        self._reader: BodyReader | None = None
+        self._exchange: Exchange | None = None
+        self._close_after = False
+        self._blocked = False
+        self._stalled_s = 0.0
+        self._unsent_bytes = 0
+        self._early_paused_s = -1.0
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set when connected
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client does not take what is written to it."""
+        return self._blocked
+
+    @property
+    def wants_close(self) -> bool:
+        """Whether the answer under way is this connection's last."""
+        return self._close_after or self._services.closing
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being read or answered."""
+        return self._state in (_State.BODY, _State.BUSY)
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to listen."""
+        self.transport = transport  # type: ignore[assignment]  # it is a stream's
+        self.transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
+        self._services.connections[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        state = self._state
+        if state is _State.BUSY:
+            self._hold_early(data)
+        elif state is _State.HEAD or state is _State.BODY:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._advance(data)
+
+    def eof_received(self) -> bool:
+        """The client will send no more; it may still want its answer."""
+        if self._state is _State.BUSY and self._exchange is not None:
+            self._close_after = True
+            if self._exchange.is_waiting and self._services.abort_on_half_close:
+                self._exchange.cancel("client.queue")
+                return False
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The client is gone: nobody waits for an answer any more."""
+        self._state = _State.CLOSED
+        self._services.connection_closed(self)
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel("client.queue" if exchange.is_waiting else "client.stream")
+        self._buffer = b""
+
+    def pause_writing(self) -> None:
+        """The client is slower than its engine."""
+        self._blocked = True
+        self._stalled_s = 0.0
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        if self._exchange is not None:
+            self._exchange.on_client_blocked()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._blocked = False
+        if self._exchange is not None:
+            self._exchange.on_client_unblocked()
+
+    # --- requests
+
+    def _advance(self, data: bytes) -> None:
+        """Make as much of ``data`` into a request as there is of one."""
+        try:
+            if self._state is _State.HEAD:
+                data = self._take_head(data)
+            if self._state is _State.BODY:
+                self._take_body(data)
+            elif data:
+                self._keep(data)
+        except RequestError as error:
+            self._refuse(error)
+
+    def _take_head(self, data: bytes) -> bytes:
+        if data[:1] in (b"\r", b"\n"):
+            # Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
+            data = data.lstrip(b"\r\n")
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 or end > MAX_HEAD_BYTES:  # noqa: PLR2004
+            if len(data) > MAX_HEAD_BYTES:
+                raise HeadTooLargeError(f"the head is larger than {MAX_HEAD_BYTES} bytes")
+            if _BARE_LINE_FEED.search(data):
+                raise MalformedRequestError("a line of the head ends without a carriage return")
+            if data and not self._head_begun:
+                self._head_begun = True
+                self._state_s = 0.0
+            self._buffer = data
+            return b""
+        self._prepared, length = self._services.requests.get(data[:end])
+        return self._begin(self._prepared, length, data[end:])
+
+    def _begin(self, prepared: PreparedRequest, length: int | None, rest: bytes) -> bytes:
+        """Go on with a request whose head is known; return what is left of ``rest``."""
+        services = self._services
+        head = prepared.head
+        if length is None:
+            length = head.content_length
+        self._close_after = not head.keep_alive
+        if not prepared.has_body or length == 0:
+            self._start(prepared, Body(services.budget, b"", None, 0))
+            return rest
+        if length is not None and length <= len(rest) and length <= SPOOL_THRESHOLD_BYTES:
+            # The usual request has come in one piece.
+            services.budget.take(length)
+            whole = len(rest) == length
+            body = Body(services.budget, rest if whole else rest[:length], None, length)
+            self._start(prepared, body)
+            return b"" if whole else rest[length:]
+        self._reader = BodyReader(
+            content_length=length,
+            limit_bytes=prepared.body_limit_bytes,
+            budget=services.budget,
+            pause=self._pause_body,
+            resume=self._resume_body,
+            on_done=self._on_spooled,
+        )
+        self._set_state(_State.BODY)
+        if prepared.expects_continue:
+            self.transport.write(_CONTINUE)
+        return rest
+
+    def _take_body(self, data: bytes) -> None:
+        if self._reader is None or not data:
+            return
+        used, body = self._reader.feed(data)
+        if body is not None:
+            self._reader = None
+            self._start_read(body)
+        if used < len(data):
+            self._keep(data[used:])
+
+    def _on_spooled(self, result: Body | RequestError) -> None:
+        self._reader = None
+        if isinstance(result, RequestError):
+            self._refuse(result)
+            return
+        self._resume_body()
+        self._start_read(result)
+
+    def _start_read(self, body: Body) -> None:
+        if self._prepared is not None:
+            self._start(self._prepared, body)
+
+    def _start(self, prepared: PreparedRequest, body: Body) -> None:
+        self._state = _State.BUSY
+        self._exchange = exchange = Exchange(self, prepared, self._services)
+        try:
+            exchange.start(body)
+        except Exception:  # noqa: BLE001  # a mistake of ours must cost one request only
+            _log.exception("fault while starting a request")
+            self._exchange = None
+            exchange.cancel("router.head")
+            raise InternalError("the router made a mistake; its log says more") from None
+
+    def exchange_done(self, *, close: bool, abort: bool = False) -> None:
+        """The answer has been written: go on with what came early, or close."""
+        self._exchange = None
+        self._prepared = None
+        if self._state is _State.CLOSED:
+            return
+        if abort:
+            self.transport.abort()
+        elif close or self.wants_close:
+            self._linger() if self._reader is not None else self._close()
+        else:
+            self._set_state(_State.HEAD)
+            self._resume_early()
+            if self._buffer:
+                # Not at once: each request gets its turn of the event loop.
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._state is _State.HEAD and self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._advance(data)
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer what cannot be taken, and end: where the next request begins is not known."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        prepared = self._prepared
+        if self._exchange is not None or self.transport.is_closing():
+            return
+        head_only = prepared is not None and prepared.head.method == b"HEAD"
+        self.transport.write(answer.error_response(error, close=True, head_only=head_only))
+        _log.info("refused: %d %s", error.status, error.code)
+        self._linger()
+
+    # --- flow
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what follows the request that has just begun, and may already be over."""
+        if self._state is _State.HEAD:
+            self._buffer += data
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._state in (_State.BODY, _State.BUSY):
+            self._hold_early(data)
+
+    def _hold_early(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > MAX_EARLY_BYTES and self._early_paused_s < 0:
+            self._early_paused_s = 0.0
+            self.transport.pause_reading()
+
+    def _resume_early(self) -> None:
+        if self._early_paused_s >= 0 and len(self._buffer) <= MAX_EARLY_BYTES:
+            self._early_paused_s = -1.0
+            self.transport.resume_reading()
+
+    def _pause_body(self) -> None:
+        self.transport.pause_reading()
+
+    def _resume_body(self) -> None:
+        if not self.transport.is_closing() and self._early_paused_s < 0:
+            self.transport.resume_reading()
+
+    # --- time
+
+    def sweep(self) -> None:
+        """Called every SWEEP_S: hold the client to its deadlines."""
+        self._state_s += SWEEP_S
+        state = self._state
+        if state is _State.HEAD:
+            self._sweep_head()
+        elif state is _State.BODY:
+            self._sweep_body()
+        elif state is _State.LINGER and self._state_s > _LINGER_S:
+            self._close()
+        if self._exchange is not None:
+            self._exchange.sweep()
+        if self._blocked:
+            self._sweep_blocked()
+        if self._early_paused_s >= 0:
+            self._early_paused_s += SWEEP_S
+            if self._early_paused_s > MAX_EARLY_PAUSE_S and self._state is _State.BUSY:
+                self.transport.abort()
+
+    def _sweep_head(self) -> None:
+        if self._buffer:
+            if self._state_s > HEAD_DEADLINE_S:
+                self._refuse(RequestTimeoutError("the request's head did not come in time"))
+        elif self._state_s > IDLE_TIMEOUT_S:
+            self._close()
+
+    def _sweep_body(self) -> None:
+        received = self._reader.received_bytes if self._reader is not None else 0
+        if self._state_s > BODY_GRACE_S + received / MIN_BODY_RATE_BYTES_PER_S:
+            self._refuse(RequestTimeoutError("the request's body did not come in time"))
+
+    def _sweep_blocked(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._stalled_s = self._stalled_s + SWEEP_S if unsent >= self._unsent_bytes else 0.0
+        self._unsent_bytes = unsent
+        if self._stalled_s > self._services.client_stall_timeout_s:
+            _log.info("a client has taken nothing for %g s; its connection is cut", self._stalled_s)
+            self.transport.abort()
+
+    # --- endings
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way."""
+        if not self.is_busy:
+            self._close()
+
+    def _set_state(self, state: _State) -> None:
+        self._state = state
+        self._state_s = 0.0
+        self._head_begun = False
+
+    def _linger(self) -> None:
+        self._set_state(_State.LINGER)
+        self._buffer = b""
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._resume_body()
+        else:
+            self.transport.close()
+
+    def _close(self) -> None:
+        self._set_state(_State.LINGER)
+        self.transport.close()

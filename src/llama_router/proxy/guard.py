@@ -1,0 +1,123 @@
+"""Who may ask: the checks that every request passes before anything else is done with it.
+
+Names in Host are a list, against DNS rebinding; unsafe methods need the same origin or no browser,
+against cross-site requests (the Fetch Metadata algorithm, with Origin where it is absent); keys
+are compared in constant time.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from llama_router.proxy.errors import AuthenticationError, ForbiddenError
+from llama_router.proxy.head import RequestHead
+
+_SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+# Open without a key, as llama-server has them: what load balancers ask.
+_PUBLIC_PATHS = (b"/health", b"/v1/health")
+_MAX_CACHED_HOSTS = 1024
+
+
+def _digest(key: str | bytes) -> bytes:
+    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
+
+
+class Guard:
+    """The checks, with what the config says about them."""
+
+    def __init__(
+        self,
+        *,
+        api_keys: Iterable[str] = (),
+        admin_token: str = "",
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
+        self._api_keys = tuple(_digest(key) for key in api_keys)
+        self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
+        self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
+        self._host_verdicts: dict[bytes, bool] = {}
+        self.has_keys = bool(self._api_keys)
+
+    def check(self, head: RequestHead) -> None:
+        """Let the request pass, or raise ForbiddenError or AuthenticationError."""
+        if not self._host_is_allowed(head.host):
+            raise ForbiddenError(
+                "this Host is not known here; add its name to router.allowed_hosts", param="host"
+            )
+        if head.method not in _SAFE_METHODS:
+            self._check_origin(head)
+        path = head.path
+        if path.startswith(b"/admin"):
+            if self._admin_keys:
+                self._check_key(head, self._admin_keys)
+        elif self._api_keys and path not in _PUBLIC_PATHS:
+            self._check_key(head, self._api_keys)
+
+    def _host_is_allowed(self, host: bytes) -> bool:
+        verdict = self._host_verdicts.get(host)
+        if verdict is None:
+            verdict = self._judge_host(host)
+            if len(self._host_verdicts) < _MAX_CACHED_HOSTS:
+                self._host_verdicts[host] = verdict
+        return verdict
+
+    def _judge_host(self, host: bytes) -> bool:
+        if not host:
+            # HTTP/1.0 without a Host: no browser sends that.
+            return True
+        text = host.decode("latin-1").lower()
+        if text.startswith("["):
+            name, bracket, port = text[1:].partition("]")
+            port = port.removeprefix(":")
+            if not bracket:
+                return False
+        else:
+            name, _, port = text.partition(":")
+        if port and not (port.isascii() and port.isdigit()):
+            return False
+        if name.removesuffix(".") in self._allowed_hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    @staticmethod
+    def _check_origin(head: RequestHead) -> None:
+        site = head.get(b"sec-fetch-site")
+        if site is not None:
+            if site in (b"same-origin", b"none"):
+                return
+        else:
+            origin = head.get(b"origin")
+            if origin is None:
+                return
+            scheme, separator, authority = origin.partition(b"://")
+            if separator and scheme in (b"http", b"https") and authority == head.host:
+                return
+        raise ForbiddenError("a web page of another origin may not do this")
+
+    @staticmethod
+    def _check_key(head: RequestHead, digests: tuple[bytes, ...]) -> None:
+        key = _presented_key(head)
+        if not key:
+            raise AuthenticationError(
+                "this router wants an API key: send 'Authorization: Bearer KEY'"
+            )
+        presented = _digest(key)
+        # Every key is compared, so that the time tells nothing about which one was close.
+        matches = [hmac.compare_digest(presented, digest) for digest in digests]
+        if not any(matches):
+            raise AuthenticationError("the API key is not valid")
+
+
+def _presented_key(head: RequestHead) -> bytes:
+    for name in (b"x-admin-token", b"x-api-key"):
+        value = head.get(name)
+        if value:
+            return value
+    value = head.get(b"authorization") or b""
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""

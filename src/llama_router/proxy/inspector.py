@@ -1,0 +1,143 @@
+"""Reading the model's name out of large bodies, in a process of its own.
+
+Parsing tens of megabytes would hold the event loop for tens of milliseconds, and a thread would
+hold the interpreter as long. So bodies on disk are read by one small child, started at the first
+of them; it gets the open file, answers with a line, and ends when the router does.
+"""
+
+import asyncio
+import contextlib
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from typing import IO
+
+import msgspec
+
+from llama_router.proxy.errors import BadRequestError, InternalError
+from llama_router.proxy.peek import Peek, peek_json, peek_multipart
+
+# A gigabyte of form takes about a second.
+_INSPECTION_TIMEOUT_S = 60.0
+_MAX_ANSWER_BYTES = 16 * 1024
+_PASSES_FILES = hasattr(socket, "send_fds")
+
+
+class _Question(msgspec.Struct):
+    form_type: bytes
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    stream: bool = False
+    error: str = ""
+    param: str | None = None
+
+
+class BodyInspector:
+    """The router's side. One question at a time; further ones wait in line."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._turn = asyncio.Lock()
+
+    async def inspect(self, file: IO[bytes], form_type: bytes | None) -> Peek:
+        """Return what the body in ``file`` names. Raises BadRequestError or InternalError.
+
+        ``form_type`` is the Content-Type of a multipart form, None for JSON.
+        The file's position is at its start before and after.
+        """
+        if not _PASSES_FILES:
+            return await asyncio.to_thread(_peek_file, file, form_type or b"")
+        async with self._turn:
+            try:
+                async with asyncio.timeout(_INSPECTION_TIMEOUT_S):
+                    answer = await self._ask(file, form_type or b"")
+            except (OSError, TimeoutError, msgspec.DecodeError) as error:
+                await self.close()
+                raise InternalError(f"the request's body could not be read: {error!r}") from None
+            except asyncio.CancelledError:
+                # The answer is still to come and would be taken for that of the next question.
+                await self.close()
+                raise
+        if answer.error:
+            raise BadRequestError(answer.error, param=answer.param)
+        return Peek(answer.model, answer.stream)
+
+    async def close(self) -> None:
+        """End the child."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._child is not None:
+            child, self._child = self._child, None
+            child.kill()
+            await asyncio.to_thread(child.wait)
+
+    async def _ask(self, file: IO[bytes], form_type: bytes) -> _Answer:
+        if self._socket is None:
+            self._child, channel = await asyncio.to_thread(_start_child)
+            self._socket = channel
+        channel = self._socket
+        question = msgspec.json.encode(_Question(form_type)) + b"\n"
+        socket.send_fds(channel, [question], [file.fileno()])
+        answer = b""
+        while not answer.endswith(b"\n"):
+            loop = asyncio.get_running_loop()
+            data = await loop.sock_recv(channel, _MAX_ANSWER_BYTES)
+            if not data:
+                raise ConnectionResetError("the inspector has ended")
+            answer += data
+        return msgspec.json.decode(answer, type=_Answer)
+
+
+def _start_child() -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "llama_router.proxy.inspector"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    ours.setblocking(False)
+    return child, ours
+
+
+def _peek_file(file: IO[bytes], form_type: bytes) -> Peek:
+    size_bytes = os.fstat(file.fileno()).st_size
+    if not form_type:
+        data = os.pread(file.fileno(), size_bytes, 0) if hasattr(os, "pread") else file.read()
+        file.seek(0)
+        return peek_json(data)
+    if not size_bytes:
+        return peek_multipart(b"", form_type)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return peek_multipart(mapped, form_type)
+
+
+def _serve(channel: socket.socket) -> None:
+    while True:
+        question, descriptors, _flags, _address = socket.recv_fds(channel, _MAX_ANSWER_BYTES, 1)
+        if not question:
+            return
+        with os.fdopen(descriptors[0], "rb", buffering=0) as file:
+            try:
+                form_type = msgspec.json.decode(question, type=_Question).form_type
+                peek = _peek_file(file, form_type)
+                answer = _Answer(peek.model, peek.stream)
+            except BadRequestError as error:
+                answer = _Answer(error=error.message, param=error.param)
+        channel.sendall(msgspec.json.encode(answer) + b"\n")
+
+
+def _main() -> None:
+    with socket.socket(fileno=0) as channel, contextlib.suppress(KeyboardInterrupt, OSError):
+        _serve(channel)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,14 @@
+"""What a waiting client reads in its own stream."""
+
+from llama_router.proxy.gate import NoticeKind
+
+
+def notice_text(kind: NoticeKind, model: str, fraction: float | None) -> str:
+    """Return one line. A percentage stands there only when the engine has given one."""
+    if kind is NoticeKind.UNLOADING:
+        return f"[llama-router] Unloading {model}\n"
+    if kind is NoticeKind.READY:
+        return f"[llama-router] {model} is ready\n"
+    if fraction is None:
+        return f"[llama-router] Loading {model}\n"
+    return f"[llama-router] Loading {model}: {int(fraction * 100)} %\n"

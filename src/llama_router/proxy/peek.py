@@ -1,0 +1,234 @@
+"""What a request's body says of where it should go: ``model`` and ``stream``.
+
+The body is forwarded byte for byte, so what is read here must be what the engine will read. JSON
+parsers differ on duplicate keys; a body with two ``model`` keys could be routed as one model and
+answered as another, and is refused. So is a top-level key written with escape sequences, which
+could be a hidden duplicate.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from llama_router.proxy.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# A model's id is a repository, a quantisation, at most a path.
+MAX_MODEL_NAME_BYTES = 1024
+# RFC 2046, section 5.1.1.
+_MAX_BOUNDARY_BYTES = 70
+_MULTIPART_FEED_BYTES = 256 * 1024
+
+
+class Peek(msgspec.Struct, frozen=True):
+    """What was found. ``model`` is None when the body names none."""
+
+    model: str | None
+    stream: bool
+
+
+class _PlainPeek(msgspec.Struct):
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    stream: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_plain = msgspec.json.Decoder(_PlainPeek).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
+_MODEL_KEY = b'"model"'
+# Above this, searching the text costs more than decoding its members.
+_PLAIN_MAX_BYTES = 16 * 1024
+
+
+def peek_json(body: bytes) -> Peek:
+    """Read ``model`` and ``stream`` of a JSON body.
+
+    Raises BadRequestError when the body is no JSON object, or when ``model`` is no string, is
+    given twice, or is unreasonably long.
+    """
+    if len(body) <= _PLAIN_MAX_BYTES and body.count(_MODEL_KEY) == 1 and b"\\u" not in body:
+        try:
+            plain = _decode_plain(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Which of many things is wrong is found out below, at leisure.
+            pass
+        else:
+            if not body.isascii():
+                _check_utf8(body)
+            if plain.model is not msgspec.UNSET:
+                return Peek(_checked_name(plain.model), plain.stream is True)
+    return _peek_carefully(body)
+
+
+def _peek_carefully(body: bytes) -> Peek:
+    _check_utf8(body)
+    try:
+        members = _decode_members(body)
+    except RecursionError:
+        raise BadRequestError("the JSON body is nested too deeply") from None
+    except msgspec.ValidationError:
+        raise BadRequestError("the JSON body must be an object") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"the body is not valid JSON: {error}") from None
+    _refuse_duplicates(body, members)
+    model = _value(members, "model")
+    stream = _value(members, "stream")
+    if model is None:
+        if "model" in members:
+            raise BadRequestError("'model' must be a string, not null", param="model")
+        return Peek(None, stream is True)
+    if not isinstance(model, str):
+        raise BadRequestError("'model' must be a string", param="model")
+    return Peek(_checked_name(model), stream is True)
+
+
+def _value(members: dict[str, msgspec.Raw], key: str) -> object:
+    raw = members.get(key)
+    if raw is None:
+        return None
+    try:
+        value: object = _decode_any(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise BadRequestError(f"'{key}' has no valid value", param=key) from None
+    return value
+
+
+def _refuse_duplicates(body: bytes, members: dict[str, msgspec.Raw]) -> None:
+    # Each value's raw text is known; what is left of the body is its keys, and the values of keys
+    # that came again. In compact JSON the lengths alone prove that there is no such thing.
+    compact_bytes = 1 + sum(len(raw) + len(key.encode()) + 4 for key, raw in members.items())
+    if len(body) == compact_bytes:
+        return
+    # Counting in what is left finds duplicates at the speed of a byte search.
+    values = [bytes(raw) for raw in members.values()]
+    keys_named_model = body.count(_MODEL_KEY) - sum(value.count(_MODEL_KEY) for value in values)
+    if keys_named_model > 1:
+        raise BadRequestError("'model' is given more than once", param="model")
+    escapes_in_keys = body.count(b"\\") - sum(value.count(b"\\") for value in values)
+    if escapes_in_keys:
+        raise BadRequestError("a key of the JSON body is given twice or has escape sequences")
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"the body is not valid UTF-8: {error.reason}") from None
+
+
+def _checked_name(name: str) -> str:
+    if not name:
+        raise BadRequestError("'model' is empty", param="model")
+    if len(name) > MAX_MODEL_NAME_BYTES:
+        raise BadRequestError(f"'model' is longer than {MAX_MODEL_NAME_BYTES}", param="model")
+    return name
+
+
+def is_multipart(content_type: bytes | None) -> bool:
+    """Tell whether a Content-Type says that the body is a form with parts."""
+    return content_type is not None and content_type[:19].lower() == b"multipart/form-data"
+
+
+def peek_multipart(body: "Buffer", content_type: bytes) -> Peek:
+    """Read the fields ``model`` and ``stream`` of a multipart form.
+
+    Raises BadRequestError when the form is malformed or has ``model`` twice or as a file.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary or len(boundary) > _MAX_BOUNDARY_BYTES:
+        raise BadRequestError("the multipart body's Content-Type names no usable boundary")
+    form = _FormPeek()
+    try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        view = memoryview(body)
+        for start in range(0, len(view), _MULTIPART_FEED_BYTES):
+            parser.write(bytes(view[start : start + _MULTIPART_FEED_BYTES]))
+        parser.finalize()
+    except FormParserError as error:
+        raise BadRequestError(f"the multipart body is malformed: {error}") from None
+    if not form.ended:
+        raise BadRequestError("the multipart body has no end")
+    return form.peek()
+
+
+class _FormPeek:
+    """Collects the fields of interest of a form while a parser walks through it."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._models: list[bytes] = []
+        self._streams: list[bytes] = []
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        self._target: list[bytes] | None = None
+        self._value = b""
+
+    def callbacks(self) -> dict[str, object]:
+        """Return what MultipartParser is to call."""
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_end": self._on_end,
+        }
+
+    def peek(self) -> Peek:
+        """Return what was found. Raises BadRequestError."""
+        stream = bool(self._streams) and self._streams[-1].lower() == b"true"
+        if len(self._models) > 1:
+            raise BadRequestError("'model' is given more than once", param="model")
+        if not self._models:
+            return Peek(None, stream)
+        try:
+            name = self._models[0].decode()
+        except UnicodeDecodeError:
+            raise BadRequestError("'model' is not valid UTF-8", param="model") from None
+        return Peek(_checked_name(name), stream)
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+        self._target = None
+        self._value = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        options = parse_options_header(self._disposition)[1]
+        name = options.get(b"name")
+        if name == b"model":
+            if b"filename" in options:
+                raise BadRequestError("'model' must be a field, not a file", param="model")
+            self._target = self._models
+        elif name == b"stream":
+            self._target = self._streams
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._target is not None:
+            self._value += data[start:end]
+            if len(self._value) > MAX_MODEL_NAME_BYTES * 4:
+                raise BadRequestError("a field of the form is too long", param="model")
+
+    def _on_part_end(self) -> None:
+        if self._target is not None:
+            self._target.append(self._value)
+
+    def _on_end(self) -> None:
+        self.ended = True

@@ -1,0 +1,133 @@
+"""Heads that were seen before are not worked out again.
+
+A client sends the same head with each of its requests, an engine with each of its answers, but for
+the body's length. Parsing, checking, routing and rewriting a head is a pure function of its bytes
+(and of settings that do not change while the cache lives), so its result is kept under the head's
+bytes with the length masked. This is the better part of what a small request costs.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from llama_router.proxy.errors import ContentEncodingError, ExpectationError
+from llama_router.proxy.forward import request_fields, response_fields
+from llama_router.proxy.guard import Guard
+from llama_router.proxy.head import (
+    RequestHead,
+    ResponseHead,
+    parse_request_head,
+    parse_response_head,
+)
+from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, MAX_MULTIPART_BODY_BYTES
+from llama_router.proxy.peek import is_multipart
+from llama_router.proxy.routes import Route, classify
+
+# Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
+_MAX_CACHED_HEAD_BYTES = 4096
+# More clients than any household has. When full, it starts afresh: no bookkeeping on a hit.
+_MAX_CACHED_COUNT = 256
+_LENGTH_FIELDS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
+_MAX_LENGTH_DIGITS = 15
+
+_T = TypeVar("_T")
+
+
+class HeadCache(Generic[_T]):
+    """Results of ``prepare`` by head. What ``prepare`` raises is raised, and not kept."""
+
+    def __init__(self, prepare: Callable[[bytes], _T]) -> None:
+        self._prepare = prepare
+        self._entries: dict[bytes, _T] = {}
+
+    def get(self, head: bytes) -> tuple[_T, int | None]:
+        """Return the result for ``head``, and its Content-Length if that was masked.
+
+        A mask is a "0" in place of the digits: a head that is its own mask has length 0, so two
+        heads share a mask only if they differ in the length alone. A second length field stays in
+        the key, and such a head has no result.
+        """
+        length: int | None = None
+        key = head
+        for field in _LENGTH_FIELDS:
+            start = head.find(field)
+            if start >= 0:
+                start += len(field)
+                end = head.find(b"\r\n", start)
+                digits = head[start:end]
+                if digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS:
+                    length = int(digits)
+                    key = b"%b0%b" % (head[:start], head[end:])
+                break
+        found = self._entries.get(key)
+        if found is None:
+            found = self._prepare(head)
+            if len(head) <= _MAX_CACHED_HEAD_BYTES:
+                if len(self._entries) >= _MAX_CACHED_COUNT:
+                    self._entries.clear()
+                self._entries[key] = found
+        return found, length
+
+
+class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
+    """What follows from a request's head. ``head.content_length`` may be another request's.
+
+    ``form_type`` is the Content-Type if the body is a multipart form.
+    ``line`` and ``fields`` are for the engine: between them go the fields of the upstream, behind
+    them the body's length.
+    """
+
+    head: RequestHead
+    route: Route
+    line: bytes
+    fields: bytes
+    has_body: bool
+    expects_continue: bool
+    accepts_events: bool
+    form_type: bytes | None
+    body_limit_bytes: int
+
+
+def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
+    """Return a cache for what clients send; ``prepare`` raises kinds of RequestError."""
+
+    def prepare(data: bytes) -> PreparedRequest:
+        head = parse_request_head(data)
+        guard.check(head)
+        encoding = head.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise ContentEncodingError("compressed request bodies are not taken")
+        if head.expect and head.expect != b"100-continue":
+            raise ExpectationError("the only expectation met is '100-continue'")
+        content_type = head.get(b"content-type")
+        form_type = content_type if is_multipart(content_type) else None
+        return PreparedRequest(
+            head=head,
+            route=classify(head.method, head.path, head.query),
+            line=b"%b %b HTTP/1.1\r\n" % (head.method, head.target),
+            fields=request_fields(head, drop_keys=guard.has_keys),
+            has_body=head.chunked or head.content_length is not None,
+            expects_continue=bool(head.expect) and not head.http_1_0,
+            accepts_events=(head.get(b"accept") or b"").startswith(b"text/event-stream"),
+            form_type=form_type,
+            body_limit_bytes=MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES,
+        )
+
+    return HeadCache(prepare)
+
+
+class PreparedResponse(msgspec.Struct, frozen=True, gc=False):
+    """What follows from an answer's head. ``head.content_length`` may be another answer's."""
+
+    head: ResponseHead
+    fields: bytes
+
+
+def _prepare_response(data: bytes) -> PreparedResponse:
+    head = parse_response_head(data)
+    return PreparedResponse(head, response_fields(head))
+
+
+# One for all engines: nothing in it depends on settings. Raises ResponseHeadError.
+responses: HeadCache[PreparedResponse] = HeadCache(_prepare_response)

@@ -1,0 +1,133 @@
+"""Where a request is meant to go, as far as its method, path and query tell.
+
+Ids of models contain ``/``, so a path that begins with one is only understood with the catalogue;
+the first segments that the router itself uses are never read as a model.
+"""
+
+from enum import Enum
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+# First path segments that are never a model's.
+RESERVED_SEGMENTS = frozenset(
+    {"", "v1", "api", "admin", "upstream", "logs", "health", "props", "slots", "models", "metrics"}
+    | {"ui", "docs", "openapi.json", "favicon.ico", "robots.txt", "tools", "cors-proxy"}
+)
+
+# llama.cpp, tools/server/server.cpp: POST routes without a version prefix that a loaded model
+# answers. They may name a model; without one they mean the root target.
+UNVERSIONED_POSTS = frozenset(
+    {
+        b"/completion",
+        b"/completions",
+        b"/chat/completions",
+        b"/chat/completions/input_tokens",
+        b"/responses",
+        b"/responses/input_tokens",
+        b"/audio/transcriptions",
+        b"/infill",
+        b"/embedding",
+        b"/embeddings",
+        b"/rerank",
+        b"/reranking",
+        b"/tokenize",
+        b"/detokenize",
+        b"/apply-template",
+        b"/lora-adapters",
+        b"/props",
+    }
+)
+_ROOT_GETS = frozenset({b"/props", b"/slots", b"/health", b"/lora-adapters"})
+_PER_MODEL_TAILS = ("/props", "/slots", "/health")
+_UPSTREAM = b"/upstream/"
+
+
+class RouteKind(Enum):
+    """Who answers, and how the model is found."""
+
+    # The router itself, through its control plane.
+    CONTROL = "control"
+    # An engine; the body must name the model.
+    BODY_MODEL = "body_model"
+    # An engine; the body may name the model, else the root target is meant.
+    BODY_MODEL_OR_ROOT = "body_model_or_root"
+    # An engine; the root target is meant.
+    ROOT = "root"
+    # An engine; ``model`` is in the path or the query.
+    NAMED = "named"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where to. ``prefix`` is decoded text that begins with a model's id, for NAMED by path."""
+
+    kind: RouteKind
+    model: str = ""
+    prefix: str = ""
+    # Whether the request may start an engine.
+    may_load: bool = True
+
+
+_CONTROL = Route(RouteKind.CONTROL)
+_BODY_MODEL = Route(RouteKind.BODY_MODEL)
+_BODY_MODEL_OR_ROOT = Route(RouteKind.BODY_MODEL_OR_ROOT)
+_READS = (b"GET", b"HEAD")
+
+
+def classify(method: bytes, path: bytes, query: bytes) -> Route:
+    """Return the route of a request. ``path`` is still percent-encoded."""
+    if method == b"POST":
+        if path.startswith(b"/v1/"):
+            return _BODY_MODEL
+        if path in UNVERSIONED_POSTS:
+            return _BODY_MODEL_OR_ROOT
+    if path.startswith(_UPSTREAM):
+        prefix = _decode(path[len(_UPSTREAM) :])
+        if not prefix:
+            return _CONTROL
+        return Route(
+            RouteKind.NAMED,
+            prefix=prefix,
+            may_load=method not in _READS or _wants_autoload(query),
+        )
+    if method in _READS:
+        return _classify_read(path, query)
+    return _CONTROL
+
+
+def _classify_read(path: bytes, query: bytes) -> Route:
+    if path in _ROOT_GETS:
+        arguments = parse_query(query)
+        may_load = arguments.get("autoload") in ("true", "1")
+        if "model" in arguments:
+            return Route(RouteKind.NAMED, model=arguments["model"], may_load=may_load)
+        if path == b"/props" and "autoload" in arguments:
+            # llama-server's router mode answers this for itself; its web UI asks so.
+            return _CONTROL
+        return Route(RouteKind.ROOT, may_load=False)
+    decoded = _decode(path)
+    if decoded.endswith(_PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
+        return Route(RouteKind.NAMED, prefix=decoded[1:], may_load=_wants_autoload(query))
+    return _CONTROL
+
+
+def _wants_autoload(query: bytes) -> bool:
+    return bool(query) and parse_query(query).get("autoload") in ("true", "1")
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """Return the arguments of a query; of repeated ones the first."""
+    arguments: dict[str, str] = {}
+    # The target's limit bounds the length; the count is bounded against quadratic surprises.
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        return arguments
+    for key, value in pairs:
+        arguments.setdefault(key, value)
+    return arguments
+
+
+def _decode(path: bytes) -> str:
+    # An id is text; bytes that are none match no id, which is all that has to follow.
+    return unquote_to_bytes(path).decode("utf-8", "replace")

@@ -1,0 +1,194 @@
+"""The public port: accepting, counting, watching and draining clients' connections."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable
+
+from llama_router.proxy.body import BodyBudget
+from llama_router.proxy.client_connection import ClientConnection
+from llama_router.proxy.gate import Gate
+from llama_router.proxy.guard import Guard
+from llama_router.proxy.inspector import BodyInspector
+from llama_router.proxy.limits import SWEEP_S, SWEEP_SLICE_COUNT
+from llama_router.proxy.prepared import request_cache
+
+_log = logging.getLogger(__name__)
+# What the kernel holds while the loop is busy or accepting is paused.
+_BACKLOG = 1024
+
+
+class BindError(OSError):
+    """The public address cannot be listened on."""
+
+
+class Services:
+    """What every connection shares: settings, limits and the way to the rest of the house.
+
+    Times in seconds. ``closing`` makes every answer its connection's last.
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        guard: Guard,
+        notify_model_swap: bool = False,
+        read_timeout_s: float = 600.0,
+        client_stall_timeout_s: float = 120.0,
+        abort_on_half_close: bool = True,
+        max_connection_count: int = 1000,
+    ) -> None:
+        self.gate = gate
+        self.guard = guard
+        self.notify_model_swap = notify_model_swap
+        self.read_timeout_s = read_timeout_s
+        self.client_stall_timeout_s = client_stall_timeout_s
+        self.abort_on_half_close = abort_on_half_close
+        self.max_connection_count = max_connection_count
+        self.budget = BodyBudget()
+        self.inspector = BodyInspector()
+        self.requests = request_cache(guard)
+        self.logs_every_request = _log.isEnabledFor(logging.DEBUG)
+        self.connections: dict[ClientConnection, None] = {}
+        self.closing = False
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def connection_closed(self, connection: ClientConnection) -> None:
+        """Forget a connection, and let accepting go on if it was paused."""
+        self.connections.pop(connection, None)
+        if len(self.connections) < self.max_connection_count:
+            self.room.set()
+
+
+class ProxyServer:
+    """Listens on one address."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._sockets: list[socket.socket] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sweepers: list[Callable[[], None]] = []
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        # The worst delay of a sweep: how long something else has held the event loop.
+        self.max_loop_lag_s = 0.0
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listening socket."""
+        return [one.getsockname()[:2] for one in self._sockets]
+
+    def bind(self, host: str, port: int) -> None:
+        """Take the address. Raises BindError, which says what to do."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except socket.gaierror as error:
+            raise BindError(f"router.host: '{host}' cannot be resolved: {error}") from None
+        try:
+            for family, kind, protocol, _name, address in dict.fromkeys(found):
+                self._sockets.append(_listening_socket(family, kind, protocol, address))
+        except OSError as error:
+            self._close_sockets()
+            raise BindError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}; "
+                "is a router already running? Choose another with --port"
+            ) from None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            task = loop.create_task(self._accept(listening), name="accept")
+            self._tasks.append(task)
+        self._sweep_handle = loop.call_later(SWEEP_S, self._sweep, loop.time() + SWEEP_S)
+
+    def add_sweeper(self, sweep: Callable[[], None]) -> None:
+        """Have something else called every SWEEP_S."""
+        self._sweepers.append(sweep)
+
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets and every idle connection."""
+        self._services.closing = True
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+        self._close_sockets()
+        for connection in list(self._services.connections):
+            connection.close_if_idle()
+
+    async def close(self) -> None:
+        """End everything that is left."""
+        await self.stop_accepting()
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        for connection in list(self._services.connections):
+            connection.transport.abort()
+        await self._services.inspector.close()
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+        self._sockets = []
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        services = self._services
+        while True:
+            if len(services.connections) >= services.max_connection_count:
+                # The kernel's backlog holds further clients; those connected are not disturbed.
+                services.room.clear()
+                _log.warning("%d connections: accepting is paused", len(services.connections))
+                await services.room.wait()
+            try:
+                connected, _address = await loop.sock_accept(listening)
+            except OSError as error:
+                _log.warning("accepting failed: %s", error)
+                services.room.clear()
+                await services.room.wait()
+                continue
+            try:
+                connected.setblocking(False)
+                await loop.connect_accepted_socket(lambda: ClientConnection(services), connected)
+            except OSError:
+                # It was gone before it was there.
+                connected.close()
+
+    def _sweep(self, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.max_loop_lag_s = max(self.max_loop_lag_s, loop.time() - due_s)
+        self._sweep_handle = loop.call_later(SWEEP_S, self._sweep, loop.time() + SWEEP_S)
+        for sweeper in self._sweepers:
+            sweeper()
+        connections = list(self._services.connections)
+        for start in range(0, len(connections), SWEEP_SLICE_COUNT):
+            loop.call_soon(_sweep_slice, connections[start : start + SWEEP_SLICE_COUNT])
+
+
+def _sweep_slice(connections: list[ClientConnection]) -> None:
+    for connection in connections:
+        connection.sweep()
+
+
+def _listening_socket(
+    family: int, kind: int, protocol: int, address: tuple[object, ...]
+) -> socket.socket:
+    listening = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            # There it would let a second router take the same port.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.setblocking(False)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,264 @@
+"""Between the data plane and the core: requests come in as events, commands go out as deeds."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from llama_router.catalog.model import CatalogModel
+from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
+from llama_router.core.commands import (
+    Abort,
+    CancelTimer,
+    Command,
+    Dispatch,
+    Emit,
+    Kill,
+    Notify,
+    Reject,
+    SetTimer,
+    Settled,
+    ShutdownComplete,
+    Spawn,
+    Terminate,
+)
+from llama_router.core.events import (
+    Event,
+    LoadRequested,
+    RequestArrived,
+    RequestBounced,
+    RequestCancelled,
+    RequestFinished,
+    Timer,
+    TimerFired,
+    UnloadRequested,
+)
+from llama_router.core.machine import Core
+from llama_router.proxy.errors import (
+    BadRequestError,
+    EndpointNotAllowedError,
+    ModelNotFoundError,
+    ModelUnloadedError,
+)
+from llama_router.proxy.gate import NoticeKind, Target, Waiter
+from llama_router.proxy.upstream import Upstream
+from llama_router.runtime.engine_room import EngineRoom
+from llama_router.runtime.rejections import error_for
+from llama_router.runtime.roster import Roster
+
+_log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Implements Gate for the data plane. ``open`` it before the first event."""
+
+    core: Core
+    roster: Roster
+    room: EngineRoom
+    control: Upstream
+
+    def __init__(self) -> None:
+        self.shut_down = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._is_busy = False
+        self._last_request_id = 0
+        self._waiters: dict[int, Waiter] = {}
+        self._orders: dict[int, asyncio.Future[None]] = {}
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._targets: dict[str, Target] = {}
+        self._deeds: dict[type[Command], Callable[[Any], None]] = {
+            Spawn: self._do_spawn,
+            Terminate: self._do_terminate,
+            Kill: self._do_kill,
+            Dispatch: self._do_dispatch,
+            Reject: self._do_reject,
+            Abort: self._do_abort,
+            Notify: self._do_notify,
+            Settled: self._do_settle,
+            SetTimer: self._do_set_timer,
+            CancelTimer: self._do_cancel_timer,
+            Emit: self._do_emit,
+            ShutdownComplete: self._do_shut_down,
+        }
+
+    def open(self, core: Core, roster: Roster, room: EngineRoom) -> None:
+        """Begin to work with these."""
+        self.core, self.roster, self.room = core, roster, room
+
+    # --- the core's loop
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the core and do what it asks, before this returns.
+
+        An event that comes up while doing so waits its turn.
+        """
+        events = self._events
+        events.append(event)
+        if self._is_busy:
+            return
+        self._is_busy = True
+        handle, deeds, time = self.core.handle, self._deeds, self._loop.time
+        try:
+            while events:
+                for command in handle(events.popleft(), time()):
+                    deeds[type(command)](command)
+        finally:
+            self._is_busy = False
+
+    @property
+    def waiter_count(self) -> int:
+        """How many requests wait or are being answered."""
+        return len(self._waiters)
+
+    # --- Gate
+
+    def resolve(self, name: str) -> Target:
+        """See Gate."""
+        target = self._targets.get(name)
+        if target is None:
+            found = self.find(name)
+            if found.invalid:
+                raise ModelNotFoundError(
+                    f"model '{found.id}' is invalid: {found.invalid}", param="model"
+                )
+            target = self._targets[name] = Target(found.id)
+        return target
+
+    def find(self, name: str) -> CatalogModel:
+        """Return the model that a name leads to, be it valid or not. Raises a RequestError."""
+        try:
+            return self.roster.catalog.resolve(name)
+        except UnknownModelError as error:
+            raise ModelNotFoundError(str(error), param="model") from None
+        except AmbiguousModelError as error:
+            raise BadRequestError(str(error), param="model") from None
+
+    def resolve_prefix(self, text: str) -> Target | None:
+        """See Gate."""
+        try:
+            found = self.roster.catalog.longest_prefix(text)
+        except AmbiguousModelError as error:
+            raise BadRequestError(str(error), param="model") from None
+        if found is None:
+            return None
+        model, rest = found
+        return Target(self.resolve(model.id).model, rest)
+
+    def root_target(self) -> str | None:
+        """See Gate."""
+        return self.core.root_target()
+
+    def check_endpoint(self, model: str, path: str) -> None:
+        """See Gate."""
+        allowed = self.roster[model].spawn.proxy_endpoints
+        if allowed is not None and not path.startswith(allowed):
+            raise EndpointNotAllowedError(
+                f"the config of model '{model}' does not open {path}; see proxy_endpoints"
+            )
+
+    def submit(
+        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
+    ) -> int | None:
+        """See Gate."""
+        self._last_request_id = request_id = self._last_request_id + 1
+        self._waiters[request_id] = waiter
+        self.post(RequestArrived(request_id, model, may_load, wants_notices))
+        return request_id if request_id in self._waiters else None
+
+    def cancel(self, request_id: int) -> None:
+        """See Gate."""
+        if self._waiters.pop(request_id, None) is not None:
+            self.post(RequestCancelled(request_id))
+
+    def finished(self, request_id: int) -> None:
+        """See Gate."""
+        if self._waiters.pop(request_id, None) is not None:
+            self.post(RequestFinished(request_id))
+
+    def bounced(self, request_id: int) -> None:
+        """See Gate."""
+        self.post(RequestBounced(request_id))
+
+    # --- orders of operators
+
+    async def load(self, model: str) -> None:
+        """Load a model and wait until it is ready. Raises a kind of RequestError."""
+        await self._order(LoadRequested, model)
+
+    async def unload(self, model: str) -> None:
+        """Stop a model's engine and wait until it is gone. Raises a kind of RequestError."""
+        await self._order(UnloadRequested, model)
+
+    async def _order(self, kind: type[LoadRequested | UnloadRequested], model: str) -> None:
+        self._last_request_id = request_id = self._last_request_id + 1
+        future = self._loop.create_future()
+        self._orders[request_id] = future
+        self.post(kind(request_id, model))
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.post(RequestCancelled(request_id))
+            raise
+        finally:
+            self._orders.pop(request_id, None)
+
+    # --- deeds
+
+    def _do_spawn(self, command: Spawn) -> None:
+        self.room.spawn(command.model, command.generation)
+
+    def _do_terminate(self, command: Terminate) -> None:
+        self.room.supervisor.terminate(command.generation)
+
+    def _do_kill(self, command: Kill) -> None:
+        self.room.supervisor.kill(command.generation)
+
+    def _do_dispatch(self, command: Dispatch) -> None:
+        waiter = self._waiters.get(command.request_id)
+        if waiter is not None:
+            waiter.dispatch(self.room.upstream(command.generation))
+
+    def _do_reject(self, command: Reject) -> None:
+        waiter = self._waiters.pop(command.request_id, None)
+        if waiter is not None:
+            waiter.reject(error_for(command.kind, command.reason, command.retry_after_s))
+
+    def _do_abort(self, command: Abort) -> None:
+        waiter = self._waiters.get(command.request_id)
+        if waiter is not None:
+            waiter.abort(ModelUnloadedError(command.reason, should_retry=False))
+
+    def _do_notify(self, command: Notify) -> None:
+        waiter = self._waiters.get(command.request_id)
+        if waiter is not None:
+            waiter.notify(NoticeKind(command.kind.value), command.model, command.fraction)
+
+    def _do_settle(self, command: Settled) -> None:
+        future = self._orders.get(command.request_id)
+        if future is None or future.done():
+            return
+        if command.error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error_for(command.error, command.reason))
+
+    def _do_set_timer(self, command: SetTimer) -> None:
+        self._do_cancel_timer(command)
+        self._timers[command.timer] = self._loop.call_at(command.at, self._fire, command.timer)
+
+    def _do_cancel_timer(self, command: SetTimer | CancelTimer) -> None:
+        handle = self._timers.pop(command.timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, timer: Timer) -> None:
+        del self._timers[timer]
+        self.post(TimerFired(timer))
+
+    def _do_emit(self, command: Emit) -> None:
+        _log.info("%s: %s -> %s (%s)", command.model, command.old, command.new, command.reason)
+
+    def _do_shut_down(self, command: ShutdownComplete) -> None:  # noqa: ARG002
+        self.shut_down.set()

@@ -1,0 +1,203 @@
+"""Carries out what the core wants of engines, and tells it what became of them."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from llama_router.core.events import (
+    AddressStolen,
+    EngineExited,
+    EngineProgress,
+    EngineReady,
+    EngineReaped,
+    EngineSpawned,
+    Event,
+    ExitCause,
+    SpawnFailed,
+)
+from llama_router.engines.kinds import CommandError, build_launch
+from llama_router.engines.logs import LogStore
+from llama_router.engines.ports import NoFreePortError, PortAllocator
+from llama_router.engines.supervisor import Supervisor
+from llama_router.proxy.upstream import Upstream
+from llama_router.runtime.roster import Roster
+
+_log = logging.getLogger(__name__)
+_engine_log = logging.getLogger("llama_router.engine")
+
+# Engines serve this machine only, whatever address the router has.
+ENGINE_HOST = "127.0.0.1"
+# Between two reports of elapsed against expected loading time: as llama-server paces its own.
+_ESTIMATE_INTERVAL_S = 0.2
+# An estimate never says that a load is done.
+_MAX_ESTIMATE = 0.99
+
+
+class _Loading:
+    """A load under way."""
+
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
+        self.reports_itself = False
+
+
+class _Engine:
+    """An engine from spawn to reap."""
+
+    def __init__(self, model: str, port: int, upstream: Upstream, loading: _Loading) -> None:
+        self.model = model
+        self.port = port
+        self.upstream = upstream
+        self.loading: _Loading | None = loading
+
+
+class EngineRoom:
+    """Implements EngineListener for the supervisor. ``post`` takes events for the core."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        logs: LogStore,
+        state_dir: Path,
+        base_port: int,
+        connect_timeout_s: float,
+        env: Mapping[str, str],
+        found_llama_server: Path | None,
+        post: Callable[[Event], None],
+    ) -> None:
+        self.roster = roster
+        self.supervisor = Supervisor(self, logs, state_dir)
+        self._ports = PortAllocator(base_port, ENGINE_HOST)
+        self._connect_timeout_s = connect_timeout_s
+        self._env = env
+        self._found_llama_server = found_llama_server
+        self._post = post
+        self._loop = asyncio.get_running_loop()
+        self._engines: dict[int, _Engine] = {}
+        # How long the last load of each model took, for engines that report no progress.
+        self._load_times_s: dict[str, float] = {}
+        self._estimates: asyncio.TimerHandle | None = None
+
+    # --- commands
+
+    def spawn(self, model: str, generation: int) -> None:
+        """Start the engine of a model."""
+        entry = self.roster[model]
+        port = 0
+        try:
+            _check_file(entry.found.path)
+            port = self._ports.acquire()
+            spec = build_launch(
+                entry.template,
+                entry.facts,
+                generation=generation,
+                host=ENGINE_HOST,
+                port=port,
+                base_env=self._env,
+                found_llama_server=self._found_llama_server,
+            )
+        except (CommandError, NoFreePortError, OSError) as error:
+            self._ports.release(port)
+            self._loop.call_soon(self._post, SpawnFailed(model, generation, str(error)))
+            return
+        upstream = Upstream(host=ENGINE_HOST, port=port, connect_timeout_s=self._connect_timeout_s)
+        loading = _Loading(self._loop.time())
+        self._engines[generation] = _Engine(model, port, upstream, loading)
+        self.supervisor.spawn(spec)
+        if self._estimates is None:
+            self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
+
+    def upstream(self, generation: int) -> Upstream:
+        """Return the address of a running engine."""
+        return self._engines[generation].upstream
+
+    def prune(self) -> None:
+        """Close connections that have been idle for too long."""
+        for engine in self._engines.values():
+            engine.upstream.prune()
+
+    async def close(self) -> None:
+        """End what is left."""
+        if self._estimates is not None:
+            self._estimates.cancel()
+        await self.supervisor.close()
+
+    # --- EngineListener
+
+    def spawned(self, model: str, generation: int) -> None:
+        """See EngineListener."""
+        self._post(EngineSpawned(model, generation))
+
+    def spawn_failed(self, model: str, generation: int, reason: str) -> None:
+        """See EngineListener."""
+        self._forget(generation)
+        self._post(SpawnFailed(model, generation, reason))
+
+    def progress(self, model: str, generation: int, fraction: float) -> None:
+        """See EngineListener."""
+        engine = self._engines.get(generation)
+        if engine is not None and engine.loading is not None:
+            engine.loading.reports_itself = True
+        self._post(EngineProgress(model, generation, fraction))
+
+    def ready(self, model: str, generation: int) -> None:
+        """See EngineListener."""
+        engine = self._engines.get(generation)
+        if engine is not None and engine.loading is not None:
+            took_s = self._loop.time() - engine.loading.started_s
+            self._load_times_s[model] = took_s
+            engine.loading = None
+            _log.info("%s is ready after %.3f s", model, took_s)
+        self._post(EngineReady(model, generation))
+
+    def exited(self, model: str, generation: int, reason: str, cause: ExitCause) -> None:
+        """See EngineListener."""
+        engine = self._engines.get(generation)
+        if engine is not None:
+            engine.loading = None
+            engine.upstream.close()
+        self._post(EngineExited(model, generation, reason, cause))
+
+    def reaped(self, model: str, generation: int) -> None:
+        """See EngineListener."""
+        self._forget(generation)
+        self._post(EngineReaped(model, generation))
+
+    def address_stolen(self, model: str, generation: int) -> None:
+        """See EngineListener."""
+        self._post(AddressStolen(model, generation))
+
+    def output(self, model: str, stream: str, line: str) -> None:  # noqa: ARG002
+        """See EngineListener."""
+        _engine_log.info("[%s] %s", model, line)
+
+    def _forget(self, generation: int) -> None:
+        engine = self._engines.pop(generation, None)
+        if engine is not None:
+            engine.upstream.close()
+            self._ports.release(engine.port)
+
+    def _estimate(self) -> None:
+        """Report elapsed against expected time for loads that say nothing themselves."""
+        self._estimates = None
+        is_any_loading = False
+        for generation, engine in list(self._engines.items()):
+            loading = engine.loading
+            if loading is None:
+                continue
+            is_any_loading = True
+            expected_s = self._load_times_s.get(engine.model)
+            if expected_s and not loading.reports_itself:
+                elapsed_s = self._loop.time() - loading.started_s
+                fraction = min(elapsed_s / expected_s, _MAX_ESTIMATE)
+                self._post(EngineProgress(engine.model, generation, fraction))
+        if is_any_loading:
+            self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
+
+
+def _check_file(path: Path | None) -> None:
+    """Look again at a file that may have gone since the catalogue was made. Raises OSError."""
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"the model's file {path} is gone")

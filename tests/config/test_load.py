@@ -1,0 +1,186 @@
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from llama_router.config import files
+from llama_router.config.load import load, with_router
+from llama_router.config.problems import ConfigError
+from llama_router.config.schema import DEFAULT_COMMAND, Config, RouterSettings
+
+EARLY = "# mine\ndefault_spawn: [llama-server, --jinja]\n"
+
+
+def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_originals_own_example_is_read(tmp_path: Path) -> None:
+    content = {
+        "version": "1.0",
+        "startup_model": "",
+        "router": {
+            "host": "127.0.0.1",
+            "port": 8082,
+            "base_port": 50000,
+            "connection_timeout_s": 5,
+            "read_timeout_s": 600,
+            "admin_token": "",
+            "notify_model_swap": False,
+        },
+        "default_spawn": {
+            "command": ["llama-server", "--jinja", "--model", "$path", "--port", "$port"],
+            "proxy_endpoints": ["/v1/", "/health", "/slots", "/props"],
+            "health_endpoint": "/health",
+        },
+        "models": [
+            {
+                "name": "Qwen3-8B-Q4_K_M.gguf",
+                "path": "/home/user/.cache/llama.cpp/Qwen3-8B-Q4_K_M.gguf",
+                "state": "auto",
+                "group": "",
+            }
+        ],
+    }
+    path = write(tmp_path, json.dumps(content, indent="\t"), "router-config.json")
+    loaded = load(path)
+    assert loaded.warnings == ()
+    assert loaded.config.router == RouterSettings()
+    assert loaded.config.default_spawn.proxy_endpoints == ("/v1/", "/health", "/slots", "/props")
+    assert loaded.config.models[0].state == "auto"
+
+
+def test_every_fault_of_a_file_is_told_with_file_line_and_key(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "router:\n  prot: 1\n  host: ''\nmodels:\n  - path: /x\n  - name: 2026-11-05\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}:2: router.prot: is not a known key; did you mean port?",
+        f"{path}:3: router.host: must not be empty",
+        f"{path}:5: models[0].name: is missing",
+        f"{path}:6: models[1].name: is read as a date; put text in quotes",
+    ]
+
+
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read: No such file"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_paths_are_made_whole(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "router: {models_dirs: [~/models, here, /abs]}\n"
+        "models:\n  - {name: a, path: ~/a.gguf, mmproj: p.gguf}\n  - name: b\n",
+    )
+    home = tmp_path / "home"
+    config = load(path, home=home).config
+    assert config.router.models_dirs == (
+        str(home / "models"),
+        str(tmp_path / "here"),
+        str(Path("/abs")),
+    )
+    first, second = config.models
+    assert (first.path, first.mmproj) == (str(home / "a.gguf"), str(tmp_path / "p.gguf"))
+    assert (second.path, second.mmproj) == ("", "")
+
+
+def test_a_model_whose_file_is_missing_stays(tmp_path: Path) -> None:
+    path = write(tmp_path, "models: [{name: a, path: /does/not/exist.gguf}]\n")
+    assert [model.name for model in load(path).config.models] == ["a"]
+
+
+def test_a_command_that_cannot_run_is_told_with_its_line(tmp_path: Path) -> None:
+    def check(command: Sequence[str]) -> None:
+        if "$port" not in command:
+            raise ValueError("add $port")
+
+    path = write(tmp_path, "models:\n  - name: a\n    spawn:\n      command: [vllm]\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, check_command=check)
+    assert str(caught.value) == f"{path}:4: models[0].spawn.command: add $port"
+
+
+def test_an_early_form_is_rewritten_in_the_file_with_warnings(tmp_path: Path) -> None:
+    path = write(tmp_path, EARLY)
+    loaded = load(path)
+    assert loaded.config.default_spawn.command == DEFAULT_COMMAND
+    assert [warning.line for warning in loaded.warnings] == [2, 2]
+    assert "now reads: llama-server --jinja --model $path" in str(loaded.warnings[1])
+    assert path.read_text().startswith("# mine\ndefault_spawn:\n  command: [llama-server,")
+    again = load(path)
+    assert again.warnings == ()
+    assert again.config == loaded.config
+
+
+def test_a_faulty_file_is_not_rewritten(tmp_path: Path) -> None:
+    text = EARLY + "router: {port: 0}\n"
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError):
+        load(path)
+    assert path.read_text() == text
+
+
+def test_a_file_is_only_rewritten_when_it_may_be(tmp_path: Path) -> None:
+    path = write(tmp_path, EARLY)
+    loaded = load(path, rewrite=False)
+    assert loaded.config.default_spawn.command == DEFAULT_COMMAND
+    assert loaded.warnings
+    assert path.read_text() == EARLY
+
+
+def test_a_file_that_cannot_be_written_is_used_in_its_new_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise files.FileError("cannot be written: Read-only file system")
+
+    path = write(tmp_path, EARLY)
+    monkeypatch.setattr(files, "replace", refuse)
+    loaded = load(path)
+    assert loaded.config.default_spawn.command == DEFAULT_COMMAND
+    assert "was not rewritten" in str(loaded.warnings[-1])
+    assert "Read-only" in str(loaded.warnings[-1])
+
+
+def test_a_change_made_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, EARLY)
+    reads = iter([EARLY.encode(), b"# somebody else was here\n" + EARLY.encode()])
+    monkeypatch.setattr(files, "read_bytes", lambda _: next(reads))
+    assert "changed meanwhile" in str(load(path).warnings[-1])
+    assert path.read_text() == EARLY
+
+
+def test_a_later_fault_can_be_told_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "version: '1.0'\nstartup_model: nobody\n")
+    problem = load(path).problem(("startup_model",), "no such model")
+    assert str(problem) == f"{path}:2: startup_model: no such model"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs modes and links")
+def test_rewriting_follows_links_and_keeps_the_mode(tmp_path: Path) -> None:
+    target = write(tmp_path, EARLY, "real.yaml")
+    target.chmod(0o640)
+    link = tmp_path / "config.yaml"
+    link.symlink_to(target)
+    load(link)
+    assert link.is_symlink()
+    assert "$port" in target.read_text()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "real.yaml"]
+
+
+def test_settings_of_the_command_line_are_checked_like_those_of_a_file() -> None:
+    config = with_router(Config(), {"port": 9000, "models_dirs": ("/m",)}, "command line")
+    assert (config.router.port, config.router.models_dirs) == (9000, ("/m",))
+    with pytest.raises(ConfigError, match="command line: port: must be a port from 1 to 65535"):
+        with_router(Config(), {"port": 99999}, "command line")

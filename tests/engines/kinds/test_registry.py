@@ -1,0 +1,129 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_router.engines.kinds import (
+    DEFAULT_COMMAND,
+    CommandError,
+    CommandTemplate,
+    ModelFacts,
+    build_launch,
+    check_command,
+    embedded,
+    kind_of,
+    migrate_early_form,
+)
+from llama_router.engines.launch import LaunchSpec, OwnerCheck, Readiness
+
+MODEL = ModelFacts(id="alpha", path=Path("/m/alpha.gguf"))
+FOUND = Path("/opt/bin/llama-server")
+PUSH = "LLAMA_SERVER_ROUTER_PORT"
+
+
+def launch(
+    *command: str, found: Path | None = FOUND, env: dict[str, str] | None = None
+) -> LaunchSpec:
+    return build_launch(
+        CommandTemplate(command=command),
+        MODEL,
+        generation=7,
+        host="127.0.0.1",
+        port=50001,
+        base_env=env or {},
+        found_llama_server=found,
+    )
+
+
+def test_the_default_command_is_valid() -> None:
+    check_command(DEFAULT_COMMAND)
+
+
+def test_llama_server_means_the_one_found() -> None:
+    spec = launch(*DEFAULT_COMMAND)
+    assert spec.argv == (
+        *("/opt/bin/llama-server", "--jinja", "--model", "/m/alpha.gguf"),
+        *("--host", "127.0.0.1", "--port", "50001"),
+    )
+    assert (spec.model, spec.generation, spec.host, spec.port) == ("alpha", 7, "127.0.0.1", 50001)
+    assert spec.readiness is Readiness.PUSHED
+    assert spec.env == {PUSH: "0"}
+
+
+def test_none_found_means_the_embedded_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "embedded_available", lambda: True)
+    spec = launch(*DEFAULT_COMMAND, found=None)
+    assert spec.argv[:4] == (sys.executable, "-P", "-m", "llama_router.engines.embedded")
+    assert spec.argv[4:] == launch(*DEFAULT_COMMAND).argv[1:]
+    assert spec.readiness is Readiness.PUSHED
+    assert PUSH in spec.env
+
+
+def test_no_engine_at_all_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "embedded_available", lambda: False)
+    with pytest.raises(CommandError, match=r"install llama\.cpp"):
+        launch(*DEFAULT_COMMAND, found=None)
+
+
+def test_a_path_to_a_llama_server_is_that_one() -> None:
+    spec = launch("/elsewhere/llama-server", "--port", "$port", found=None)
+    assert spec.argv[0] == "/elsewhere/llama-server"
+    assert spec.readiness is Readiness.PUSHED
+
+
+def test_any_other_command_is_probed_as_it_stands() -> None:
+    spec = launch("vllm", "serve", "llama-server", "--port", "$port", found=None)
+    assert spec.argv == ("vllm", "serve", "llama-server", "--port", "50001")
+    assert spec.readiness is Readiness.PROBED
+    assert PUSH not in spec.env
+
+
+def test_engines_inherit_what_does_not_mislead_them() -> None:
+    env = {
+        "PATH": "/bin",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "LLAMA_ARG_THREADS": "3",
+        "LLAMA_ARG_PORT": "9",
+        "LLAMA_ARG_API_PREFIX": "/secret",
+        "LLAMA_API_KEY": "k",
+        "LLAMA_ROUTER_ADMIN_TOKEN": "t",
+        PUSH: "1234",
+    }
+    kept = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "LLAMA_ARG_THREADS": "3"}
+    assert launch(*DEFAULT_COMMAND, env=env).env == {**kept, PUSH: "0"}
+    other = launch("run", "$port", env=env).env
+    assert other == {**kept, "LLAMA_ARG_API_PREFIX": "/secret"}
+
+
+def test_the_templates_settings_reach_the_launch() -> None:
+    template = CommandTemplate(
+        command=("run", "$port"), health_path="/ready", owner_check=OwnerCheck.PORT
+    )
+    spec = build_launch(
+        template, MODEL, generation=1, host="h", port=1, base_env={}, found_llama_server=None
+    )
+    assert (spec.health_path, spec.owner_check) == ("/ready", OwnerCheck.PORT)
+
+
+def test_the_early_form_is_migrated_and_nothing_else() -> None:
+    early = ["llama-server", "--jinja", "--ctx-size", "8192"]
+    migrated = migrate_early_form(early)
+    assert migrated == (*early, "--model", "$path", "--host", "$host", "--port", "$port")
+    check_command(migrated)
+    with pytest.raises(CommandError):
+        check_command(early)
+    for other in (DEFAULT_COMMAND, ["vllm", "serve"], [], ["llama-server", "--port", "$port"]):
+        assert migrate_early_form(other) is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (("llama-server",), "llama-server"),
+        (embedded.embedded_command(["--model", "x"]), "embedded"),
+        (("python", "-m", "llama_router.engines.embedded"), "command"),
+        (("docker", "run"), "command"),
+    ],
+)
+def test_every_command_has_one_kind(argv: tuple[str, ...], name: str) -> None:
+    assert kind_of(argv).name == name
