@@ -6,7 +6,18 @@ import pytest
 from llama_router.config.document import Document
 from llama_router.config.migrate import migrate
 
-COMPLETED = ["--model", "$path", "--mmproj", "$mmproj", "--host", "$host", "--port", "$port"]
+COMPLETED = [
+    "--model",
+    "$path",
+    "--mmproj",
+    "$mmproj",
+    "--alias",
+    "$model",
+    "--host",
+    "$host",
+    "--port",
+    "$port",
+]
 
 
 def migrated(text: str) -> tuple[dict[str, Any], list[tuple[str | int, ...]], str]:
@@ -31,10 +42,10 @@ def migrated(text: str) -> tuple[dict[str, Any], list[tuple[str | int, ...]], st
             "[llama-server, --port, '9000', --host=0.0.0.0, -m, /m.gguf]",
             [
                 *["llama-server", "--port", "$port", "--host=$host", "-m", "/m.gguf"],
-                *["--mmproj", "$mmproj"],
+                *["--mmproj", "$mmproj", "--alias", "$model"],
             ],
         ),
-        ("[llama-server, --port]", ["llama-server", "--port", "$port", *COMPLETED[:6]]),
+        ("[llama-server, --port]", ["llama-server", "--port", "$port", *COMPLETED[:8]]),
     ],
 )
 def test_an_early_command_is_completed(command: str, expected: list[str]) -> None:

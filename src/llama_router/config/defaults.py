@@ -49,6 +49,8 @@ default_spawn:
     - $path
     - --mmproj
     - $mmproj
+    - --alias
+    - $model
     - --host
     - $host
     - --port

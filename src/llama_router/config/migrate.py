@@ -19,6 +19,7 @@ _PLACEHOLDER = re.compile(r"\$(?:path|mmproj|model|host|port)\b")
 _APPENDED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("--model", "-m"), "$path"),
     (("--mmproj", "-mm"), "$mmproj"),
+    (("--alias", "-a"), "$model"),
     (("--host",), "$host"),
     (("--port",), "$port"),
 )

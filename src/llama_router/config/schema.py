@@ -27,6 +27,8 @@ DEFAULT_COMMAND = (
     "$path",
     "--mmproj",
     "$mmproj",
+    "--alias",
+    "$model",
     "--host",
     "$host",
     "--port",

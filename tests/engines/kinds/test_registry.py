@@ -12,7 +12,6 @@ from llama_router.engines.kinds import (
     check_command,
     embedded,
     kind_of,
-    migrate_early_form,
 )
 from llama_router.engines.launch import LaunchSpec, OwnerCheck, Readiness
 
@@ -42,7 +41,7 @@ def test_the_default_command_is_valid() -> None:
 def test_llama_server_means_the_one_found() -> None:
     spec = launch(*DEFAULT_COMMAND)
     assert spec.argv == (
-        *("/opt/bin/llama-server", "--jinja", "--model", "/m/alpha.gguf"),
+        *("/opt/bin/llama-server", "--jinja", "--model", "/m/alpha.gguf", "--alias", "alpha"),
         *("--host", "127.0.0.1", "--port", "50001"),
     )
     assert (spec.model, spec.generation, spec.host, spec.port) == ("alpha", 7, "127.0.0.1", 50001)
@@ -103,17 +102,6 @@ def test_the_templates_settings_reach_the_launch() -> None:
         template, MODEL, generation=1, host="h", port=1, base_env={}, found_llama_server=None
     )
     assert (spec.health_path, spec.owner_check) == ("/ready", OwnerCheck.PORT)
-
-
-def test_the_early_form_is_migrated_and_nothing_else() -> None:
-    early = ["llama-server", "--jinja", "--ctx-size", "8192"]
-    migrated = migrate_early_form(early)
-    assert migrated == (*early, "--model", "$path", "--host", "$host", "--port", "$port")
-    check_command(migrated)
-    with pytest.raises(CommandError):
-        check_command(early)
-    for other in (DEFAULT_COMMAND, ["vllm", "serve"], [], ["llama-server", "--port", "$port"]):
-        assert migrate_early_form(other) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from llama_router.engines.kinds.registry import (
     DEFAULT_COMMAND,
     build_launch,
     kind_of,
-    migrate_early_form,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "check_command",
     "find_llama_server",
     "kind_of",
-    "migrate_early_form",
 ]

@@ -51,8 +51,7 @@ def check_command(command: Sequence[str]) -> None:
     """Check a command without starting anything.
 
     Raises CommandError for a command that is empty, oversized, uses an unknown placeholder, or
-    would listen where the router does not look for it. Commands in the early form fail too: see
-    ``migrate_early_form``.
+    would listen where the router does not look for it.
     """
     if not command or not command[0].strip():
         raise CommandError(

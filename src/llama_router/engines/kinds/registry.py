@@ -11,7 +11,6 @@ from llama_router.engines.kinds.command import (
     CommandTemplate,
     ModelFacts,
     fill_command,
-    placeholders_of,
 )
 from llama_router.engines.launch import LaunchSpec
 
@@ -26,24 +25,13 @@ DEFAULT_COMMAND = (
     "$path",
     "--mmproj",
     "$mmproj",
+    "--alias",
+    "$model",
     "--host",
     "$host",
     "--port",
     "$port",
 )
-
-_EARLY_FORM_ADDITION = ("--model", "$path", "--host", "$host", "--port", "$port")
-
-
-def migrate_early_form(argv: Sequence[str]) -> tuple[str, ...] | None:
-    """Give the full form of a llama-server command in the early form; None for any other command.
-
-    The first llama-routers appended model, host and port by themselves, so their configs hold
-    commands such as ``["llama-server", "--jinja"]``.
-    """
-    if not argv or not llama_server.is_llama_server(argv[0]) or placeholders_of(argv):
-        return None
-    return (*argv, *_EARLY_FORM_ADDITION)
 
 
 def build_launch(
