@@ -156,6 +156,44 @@ def test_load_with_waiters_is_finished_and_used_before_it_is_swapped_out() -> No
     )
 
 
+def test_load_whose_first_client_left_is_still_used_by_the_next() -> None:
+    play(
+        "a b",
+        """
+        > arrive 1 a
+        ...
+        > arrive 2 b
+        > arrive 3 a
+        > cancel 1                 # 2 is the oldest now
+        = a loading waiting=1
+        > ready a#1
+        unset ready_timeout a#1
+        a: starting -> ready
+        dispatch 3 a#1
+        """,
+    )
+
+
+def test_claim_is_as_old_as_the_oldest_who_is_still_there() -> None:
+    play(
+        "a b c",
+        A_BUSY
+        + """
+        > arrive 2 b
+        > arrive 3 c
+        > arrive 4 b
+        > cancel 2
+        > finish 1
+        ...
+        > reaped a#1
+        ...
+        spawn c#2
+        ...
+        = b unloaded waiting=1
+        """,
+    )
+
+
 def test_load_whose_clients_left_is_cancelled_for_another_model() -> None:
     play(
         "a b",

@@ -136,10 +136,8 @@ def test_load_that_takes_too_long_is_stopped_killed_and_given_up_as_stuck() -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("event", "first"), [("exited a#1 address_in_use", "exit"), ("stolen a#1", "stop")]
-)
-def test_lost_address_is_no_crash_and_the_waiters_stay(event: str, first: str) -> None:
+@pytest.mark.parametrize("event", ["exited a#1 address_in_use", "stolen a#1"])
+def test_lost_address_is_no_crash_and_the_waiters_stay(event: str) -> None:
     stage = play(
         "a b",
         LOADING
@@ -159,7 +157,6 @@ def test_lost_address_is_no_crash_and_the_waiters_stay(event: str, first: str) -
         set ready_timeout a#2 @60
         """,
     )
-    assert first in ("exit", "stop")
     assert stage.core.ledger.models["a"].crashes.times == []
 
 
@@ -185,6 +182,90 @@ def test_third_lost_address_in_a_row_is_a_failed_load() -> None:
         ...
         = a backing_off generation=3
         """,
+    )
+
+
+def test_lost_addresses_of_an_earlier_load_do_not_count() -> None:
+    play(
+        "a b",
+        LOADING
+        + """
+        > stolen a#1
+        ...
+        > reaped a#1
+        ...
+        > stolen a#2
+        ...
+        > reaped a#2
+        ...
+        > ready a#3
+        ...
+        > finish 1
+        > arrive 2 b
+        ...
+        > reaped a#3
+        ...
+        > ready b#4
+        ...
+        > finish 2
+        > arrive 3 a
+        ...
+        > reaped b#4
+        ...
+        > stolen a#5
+        ...
+        > reaped a#5
+        ...
+        spawn a#6
+        ...
+        """,
+    )
+
+
+def test_progress_begins_anew_with_each_start() -> None:
+    play(
+        "a",
+        """
+        > arrive 1 a notices
+        ...
+        > progress a#1 0.9
+        notify 1 loading a 0.9
+        > stolen a#1
+        ...
+        > reaped a#1
+        ...
+        spawn a#2
+        ...
+        notify 1 loading a
+        > progress a#1 0.95
+        > arrive 2 a notices
+        notify 2 loading a
+        > progress a#2 0.1
+        notify 1 loading a 0.1
+        notify 2 loading a 0.1
+        """,
+    )
+
+
+def test_engine_that_was_ready_for_a_minute_crashes_for_the_first_time_again() -> None:
+    stage = Stage(specs("a b"))
+    for number in range(1, 4):
+        crash_while_loading(stage, number, number)
+        wait_out(stage, number)
+    play(
+        "",
+        """
+        @ 10
+        > arrive 4 a
+        ...
+        > ready a#4
+        ...
+        @ 70
+        > exited a#4
+        ...
+        = a unloading retry_at=71.0
+        """,
+        stage=stage,
     )
 
 
@@ -221,7 +302,13 @@ def test_exit_while_stopping_is_expected() -> None:
 def crash_while_loading(stage: Stage, request_id: int, generation: int) -> None:
     play(
         "",
-        f"> arrive {request_id} a\n...\nspawn a#{generation}\n...\n> spawn_failed a#{generation}\n...",
+        f"""
+        > arrive {request_id} a
+        ...
+        spawn a#{generation}
+        > spawn_failed a#{generation}
+        ...
+        """,
         stage=stage,
     )
 
@@ -304,6 +391,29 @@ def test_waiters_of_a_ready_model_that_crashed_once_too_often_are_told() -> None
         reject 8 model_failed retry=600
         > bounce 5
         reject 5 model_failed retry=600
+        """,
+        stage=stage,
+    )
+
+
+def test_trial_waits_for_the_reap_even_when_the_timers_are_late() -> None:
+    stage = Stage(specs("a b"))
+    for number in range(1, 5):
+        crash_while_loading(stage, number, number)
+        wait_out(stage, number)
+    play(
+        "",
+        """
+        > arrive 5 a
+        ...
+        > exited a#5
+        ...
+        @ 1000
+        > arrive 6 a
+        reject 6 model_failed retry=0
+        > reaped a#5
+        unset reap_deadline a#5
+        a: stopping -> failed
         """,
         stage=stage,
     )

@@ -16,7 +16,8 @@ STOP = "a: ready -> stopping\nterminate a#1\nset stop_grace a#1 @2\n"
 def test_load_tickets_settle_when_the_model_is_ready() -> None:
     play(
         "a",
-        "> load 1 a\n...\n> load 2 a\n> ready a#1\n...\nsettled 1\nsettled 2\n> load 3 a\nsettled 3",
+        "> load 1 a\n...\n> load 2 a\n> ready a#1\n...\nsettled 1\nsettled 2\n"
+        "> load 3 a\nsettled 3",
     )
 
 
@@ -229,6 +230,21 @@ def test_changed_group_holds_from_now_on_without_a_restart() -> None:
         a: ready -> stopping
         ...
         """,
+    )
+
+
+def test_regrouped_models_are_told_apart_again_with_their_next_start() -> None:
+    stage = play("a/g b/g", IDLE + "> models a/h b/g\n> unload 2 a\n...\n> reaped a#1\n...")
+    assert stage.core.ledger.models["a"].regrouped
+    play("", "> arrive 3 a\n...", stage=stage)
+    assert not stage.core.ledger.models["a"].regrouped
+
+
+def test_hold_after_a_bounce_ends_with_the_model() -> None:
+    play(
+        "a",
+        LOADED + "> bounce 1\nset bounce a#1 @1\n> models\nreject 1 model_not_found\n"
+        "unset bounce a#1\n" + STOP,
     )
 
 

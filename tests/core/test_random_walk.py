@@ -33,7 +33,7 @@ class World:
         self.long_time = self.random.choice((15.0, 60.0, 700.0))
         self.finish_rate = self.random.choice((0.1, 3.0))
         self.fault_rate = {
-            name: self.random.choice((0.0, 0.3, 1.0)) * chance()
+            name: self.random.choice((0.0, 0.3, 4.0)) * chance()
             for name in ("crash", "spawn", "timer", "operator", "late", "bounce")
         }
 

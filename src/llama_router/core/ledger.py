@@ -148,8 +148,6 @@ class Ledger:
         self.waiting.pop(model.name, None)
         for request in model.waiting.take_all():
             self.refuse(request, kind, reason, retry_after_s)
-        if model.held:
-            self.release(model)
 
     def settle(self, request: Request, error: RejectKind | None = None, reason: str = "") -> None:
         """End an operator's ticket."""
