@@ -17,7 +17,7 @@ MAX_REASON_LINE_CHARS = 300
 
 # As ggml, CUDA, Vulkan, PyTorch, C++, Python and glibc say it.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|outofmemory|out of device memory|bad_alloc|\benomem\b|cannot allocate memory"
+    r"out of (?:device )?memory|outof(?:device)?memory|bad_alloc|\benomem\b|cannot allocate memory"
     r"|(?:failed|unable|not able) to (?:allocate|alloc)\b|allocation failed"
     r"|insufficient memory|\bmemoryerror\b",
     re.IGNORECASE,

@@ -221,7 +221,7 @@ class Supervisor:
     def _handle_report(self, engine: _Engine, report: pushed.Report) -> None:
         if engine.is_ready or engine.is_ending or engine.is_asked or engine.is_killed:
             return
-        if engine.probe_task is not None:
+        if engine.probe_task is not None and not isinstance(report, pushed.Other):
             engine.probe_task.cancel()
             engine.probe_task = None
         if isinstance(report, pushed.Loading):
@@ -256,9 +256,11 @@ class Supervisor:
 
     def _settle_owner(self, engine: _Engine, owner: PortOwner) -> None:
         spec = engine.spec
+        if engine.is_asked or engine.is_killed:
+            return
         if owner is PortOwner.FOREIGN:
             self._listener.address_stolen(spec.model, spec.generation)
-        elif not engine.is_asked and not engine.is_killed:
+        else:
             engine.is_ready = True
             self._listener.ready(spec.model, spec.generation)
 

@@ -12,26 +12,33 @@ _MAX_LIMIT_COUNT = 1 << 20
 _MACOS_LIMIT_COUNT = 10_240
 _WINDOWS_CLIENTS_COUNT = 4_000
 _MIN_CLIENTS_COUNT = 16
+_IS_MACOS = sys.platform == "darwin"
 
 
 def raise_limit() -> int:
     """Raise the soft limit of descriptors to the hard one; return what it is then."""
     if sys.platform == "win32":
-        return RESERVED_COUNT + _PER_CLIENT_COUNT * _WINDOWS_CLIENTS_COUNT
+        limit = RESERVED_COUNT + _PER_CLIENT_COUNT * _WINDOWS_CLIENTS_COUNT
+    else:
+        limit = _raise_posix_limit(_MACOS_LIMIT_COUNT if _IS_MACOS else _MAX_LIMIT_COUNT)
+    return limit
+
+
+if sys.platform != "win32":
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MACOS_LIMIT_COUNT if sys.platform == "darwin" else _MAX_LIMIT_COUNT
-    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    if soft == resource.RLIM_INFINITY:
-        return most
-    if wanted > soft:
+    def _raise_posix_limit(most: int) -> int:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        if soft == resource.RLIM_INFINITY:
+            return most
+        if wanted <= soft:
+            return soft
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError):
             return soft
         return wanted
-    return soft
 
 
 def client_count(limit_count: int, configured_count: int) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
-from llama_router.engines.platform.linux_listeners import listening_inodes
+from llama_router.engines.platform import linux_listeners
 from llama_router.engines.record import MARK_VARIABLE
 
 # linux/prctl.h
@@ -17,6 +17,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 # An environment is limited to a quarter of the stack; this is far above any real one.
 _MAX_ENVIRON_BYTES = 4 * 1024 * 1024
+
+# proc_pid_stat(5): the fields 6, 22, 23 and 51, counted from the third, which is the first that
+# _stat returns.
+_SESSION, _START_TIME, _VSIZE, _ENV_END = 3, 19, 20, 48
+
+# At a process that has no environment at the moment.
+_MAX_LOOKS = 50
 
 _PROC = Path("/proc")
 
@@ -60,7 +67,7 @@ class LinuxProcessTable:
         fields = _stat(pid)
         if fields is None or fields[0] in "ZX":
             return None
-        return fields[19]
+        return fields[_START_TIME]
 
     def collect_exit(self, before_reap: Callable[[int], None]) -> tuple[int, int] | None:
         """Reap one ended child; its pid and process group stay taken while ``before_reap`` runs."""
@@ -125,7 +132,7 @@ class LinuxProcessTable:
 
     def listener_owners(self, host: str, port: int, pids: Iterable[int]) -> tuple[int, int]:
         """Match the inodes of the sockets with the processes' descriptors."""
-        inodes = listening_inodes(host, port)
+        inodes = linux_listeners.listening_inodes(host, port)
         if not inodes:
             return 0, 0
         wanted = {f"socket:[{inode}]" for inode in inodes}
@@ -178,11 +185,23 @@ def _environ(pid: int) -> bytes:
 
 
 def _belongs(pid: int, session: int, mark: bytes) -> bool:
-    environ = _environ(pid)
-    if f"\0{MARK_VARIABLE}=".encode() in environ:
-        return b"\0" + mark in environ
-    fields = _stat(pid)
-    return fields is not None and fields[3] == str(session)
+    """Tell whose adopted child ``pid`` is by its environment, or by its session without one.
+
+    A process in the middle of exec, or on its way out, has no environment to be seen. The former is
+    over in a moment; the latter counts as one of the tree's, which must not be called empty yet.
+    """
+    fields = None
+    for _ in range(_MAX_LOOKS):
+        environ = _environ(pid)
+        if f"\0{MARK_VARIABLE}=".encode() in environ:
+            return b"\0" + mark in environ
+        fields = _stat(pid)
+        if fields is None or fields[0] in "ZX":
+            return False
+        if environ != b"\0" or fields[_ENV_END] != "0":
+            break
+        os.sched_yield()
+    return fields is not None and (fields[_VSIZE] == "0" or fields[_SESSION] == str(session))
 
 
 def _descriptors(pid: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
-import psutil  # type: ignore[import-untyped] # ships no type information
+import psutil
 
 from llama_router.engines.host import HostListener, PortOwner, Stream
 from llama_router.engines.launch import LaunchSpec

@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from llama_router.engines.platform import process_table
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+
+
+def test_a_process_has_a_start_time_until_it_is_a_zombie() -> None:
+    table = process_table()
+    process = subprocess.Popen(["/bin/sleep", "1000"])
+    try:
+        first = table.start_time(process.pid)
+        assert first is not None
+        assert first == table.start_time(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert table.start_time(process.pid) is None
+    finally:
+        process.kill()
+        process.wait()
+    assert table.start_time(process.pid) is None
+
+
+@pytest.mark.parametrize("has_children_files", [True, False])
+def test_descendants_are_found_with_and_without_the_kernels_lists(
+    *, has_children_files: bool
+) -> None:
+    table = process_table()
+    table._has_children_files = has_children_files  # type: ignore[attr-defined] # Linux' own
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", "sh -c 'sleep 1000 & echo $! $$; wait' & wait"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        with process.stdout:
+            expected = {int(pid) for pid in process.stdout.readline().split()}
+        assert table.descendants(process.pid) == expected
+        assert process.pid in table.descendants(os.getpid())
+        tree = table.tree(process.pid, process.pid, b"LLAMA_ROUTER_ENGINE=x:1\0", set())
+        assert tree == expected | {process.pid}
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_marks_are_found_at_the_start_of_an_entry_only() -> None:
+    table = process_table()
+    environment = {"A": "LLAMA_ROUTER_ENGINE=abc:", "LLAMA_ROUTER_ENGINE": "abd:1"}
+    process = subprocess.Popen(["/bin/sleep", "1000"], env=environment)
+    try:
+        assert process.pid in table.marked(b"LLAMA_ROUTER_ENGINE=abd:")
+        assert process.pid not in table.marked(b"LLAMA_ROUTER_ENGINE=abc:")
+        assert not table.kill_if(process.pid, lambda: False)
+        assert process.poll() is None
+        assert table.kill_if(process.pid, lambda: True)
+        assert process.wait(10) == -9
+        assert not table.kill_if(process.pid, lambda: True)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_exit_watch_ends_with_the_process() -> None:
+    table = process_table()
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    assert table.exit_watch(process.pid) is None
+    watch = table.exit_watch(os.getpid())
+    assert watch is not None
+    os.close(watch)

@@ -1,0 +1,82 @@
+import pytest
+
+from llama_router.core.events import ExitCause
+from llama_router.engines.exits import classify, last_words
+
+
+def judge(
+    returncode: int | None,
+    *tail: str,
+    is_asked: bool = False,
+    is_killed: bool = False,
+    is_starting: bool = True,
+    is_address_foreign: bool = False,
+) -> tuple[str, ExitCause]:
+    return classify(
+        returncode,
+        tail,
+        is_asked=is_asked,
+        is_killed=is_killed,
+        is_starting=is_starting,
+        is_address_foreign=is_address_foreign,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CUDA error: out of memory",
+        "alloc_buffer: allocating 9216.00 MiB on device 0: cudaMalloc failed: out of memory",
+        "alloc_tensor_range: failed to allocate CUDA0 buffer of size 1073741824",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "mmap failed: Cannot allocate memory",
+        "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "unable to allocate backend buffer",
+        "torch.cuda.OutOfMemoryError: CUDA out of memory.",
+        "errno ENOMEM",
+    ],
+)
+def test_out_of_memory_is_recognised(line: str) -> None:
+    assert judge(1, "loading", line, "bye")[1] is ExitCause.OUT_OF_MEMORY
+
+
+def test_words_on_memory_mean_nothing_when_it_ended_well_or_was_asked_to() -> None:
+    assert judge(0, "out of memory")[1] is ExitCause.EXITED
+    assert judge(1, "out of memory", is_asked=True) == ("exited with status 1", ExitCause.EXITED)
+
+
+@pytest.mark.parametrize("returncode", [-9, 137])
+def test_a_foreign_sigkill_is_the_kernels_for_memory(returncode: int) -> None:
+    assert judge(returncode)[1] is ExitCause.OUT_OF_MEMORY
+    assert judge(returncode, is_killed=True)[1] is ExitCause.EXITED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080",
+        "OSError: [Errno 98] Address already in use",
+        "[Errno 48] error while attempting to bind: address already in use",
+    ],
+)
+def test_a_taken_address_is_recognised_only_while_starting(line: str) -> None:
+    assert judge(1, line)[1] is ExitCause.ADDRESS_IN_USE
+    assert judge(1, line, is_starting=False)[1] is ExitCause.EXITED
+
+
+def test_a_foreigner_on_the_port_explains_a_failed_start() -> None:
+    assert judge(1, is_address_foreign=True)[1] is ExitCause.ADDRESS_IN_USE
+
+
+def test_reasons_name_status_signal_and_last_words() -> None:
+    assert judge(3)[0] == "exited with status 3"
+    assert judge(-11, "error: x", "bye")[0] == "killed by SIGSEGV: error: x"
+    assert judge(-99)[0] == "killed by signal 99"
+    assert "supervises" in judge(None)[0]
+
+
+def test_last_words_prefer_the_fault_over_what_follows_it() -> None:
+    assert last_words(["", "failed to load model", "cleaning up", " "]) == "failed to load model"
+    assert last_words(["one", "two "]) == "two"
+    assert last_words([]) == ""
+    assert len(last_words(["e" * 5_000])) == 300
