@@ -183,7 +183,7 @@ async def test_a_load_that_fails_says_why(
 async def test_term_can_be_ignored(start: Start) -> None:
     async with start("--ignore-term") as (engine, fake):
         await fake.event("ready")
-        engine.process.send_signal(signal.SIGTERM)
+        engine.terminate()
         await fake.event("term")
         assert (await engine.request("GET", "/health")).status == 200
 
