@@ -14,14 +14,15 @@ _MAX_QUEUED_COUNT = 10_000
 
 
 class _DroppingHandler(logging.Handler):
-    def __init__(self, lines: "queue.Queue[str | None]") -> None:
+    def __init__(self, records: "queue.Queue[logging.LogRecord | None]") -> None:
         super().__init__()
-        self._lines = lines
+        self._records = records
         self.dropped_count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            # Made into text by the thread: a flood of lines would hold up the event loop.
+            self._records.put_nowait(record)
         except queue.Full:
             self.dropped_count += 1
 
@@ -31,8 +32,8 @@ class LogQueue:
 
     def __init__(self, level: str) -> None:
         self._level = level.upper()
-        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_QUEUED_COUNT)
-        self._handler = _DroppingHandler(self._lines)
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_QUEUED_COUNT)
+        self._handler = _DroppingHandler(self._records)
         self._handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
         )
@@ -55,7 +56,7 @@ class LogQueue:
     ) -> None:
         logging.getLogger().removeHandler(self._handler)
         try:
-            self._lines.put(None, timeout=1)
+            self._records.put(None, timeout=1)
         except queue.Full:
             # Nobody reads stderr; the thread dies with the process.
             return
@@ -63,13 +64,13 @@ class LogQueue:
 
     def _write(self) -> None:
         reported_count = 0
-        while (line := self._lines.get()) is not None:
+        while (record := self._records.get()) is not None:
             dropped_count = self._handler.dropped_count
             try:
                 if dropped_count > reported_count:
                     sys.stderr.write(f"[{dropped_count - reported_count} lines dropped]\n")
                     reported_count = dropped_count
-                sys.stderr.write(line + "\n")
+                sys.stderr.write(self._handler.format(record) + "\n")
                 sys.stderr.flush()
             except (OSError, ValueError):
                 # EPIPE or a full disk: serving goes on without its log.

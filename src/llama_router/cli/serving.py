@@ -1,10 +1,12 @@
 """Starting the router from the command line, and saying what a person needs to know of it."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +25,28 @@ EXIT_FAILED = 1
 # A config that cannot be used, as for wrong usage.
 EXIT_CONFIG = 2
 _MODELS_SHOWN_COUNT = 12
+_COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says over the config file."""
+    """What the command line says over the config file, and which file that is."""
 
+    config_path: Path | None = None
     host: str | None = None
     port: int | None = None
     models_dirs: tuple[Path, ...] = field(default=())
     log_level: str | None = None
+
+    def over(self, other: "Overrides") -> "Overrides":
+        """Return both; what this one says counts for more, and folders add up."""
+        return Overrides(
+            config_path=self.config_path or other.config_path,
+            host=self.host or other.host,
+            port=self.port or other.port,
+            models_dirs=(*other.models_dirs, *self.models_dirs),
+            log_level=self.log_level or other.log_level,
+        )
 
     def changes(self, config: "Config") -> dict[str, Any]:
         """Return the settings of ``router`` that are replaced."""
@@ -47,7 +61,7 @@ class Overrides:
         return changes
 
 
-def serve(config_path: Path | None, overrides: Overrides) -> int:
+def serve(overrides: Overrides) -> int:
     """Run the router with the config file; return the exit status."""
     from llama_router.config.defaults import create_default, default_path
     from llama_router.config.load import load
@@ -55,7 +69,7 @@ def serve(config_path: Path | None, overrides: Overrides) -> int:
     from llama_router.engines.kinds import check_command
 
     try:
-        path = config_path
+        path = overrides.config_path
         if path is None:
             found = default_path(sys.platform, os.environ, Path.home())
             path = found.path
@@ -67,7 +81,7 @@ def serve(config_path: Path | None, overrides: Overrides) -> int:
         loaded = load(path, check_command=check_command)
         for warning in loaded.warnings:
             _tell(str(warning))
-        config = _overridden(loaded.config, overrides)
+        config = _overridden(loaded.config, overrides, str(path))
     except ConfigError as error:
         return _refuse(str(error))
     return _run(config, is_demo=False)
@@ -85,33 +99,38 @@ def demo(overrides: Overrides) -> int:
     try:
         make_demo_models(folder)
     except OSError as error:
-        typer.echo(f"llama-router: the demo's models cannot be made in {folder}: {error}", err=True)
+        _tell(f"the demo's models cannot be made in {folder}: {error}")
         return EXIT_FAILED
     try:
         config = _overridden(
-            Config(), Overrides(overrides.host, overrides.port, (folder,), overrides.log_level)
+            Config(),
+            replace(overrides, models_dirs=(folder,)),
+            _COMMAND_LINE,
         )
     except ConfigError as error:
         return _refuse(str(error))
     return _run(config, is_demo=True)
 
 
-def _overridden(config: "Config", overrides: Overrides) -> "Config":
+def _overridden(config: "Config", overrides: Overrides, source: str) -> "Config":
+    """Lay the command line over the config of the file ``source``. Raises ConfigError."""
     from llama_router.config.load import with_router
     from llama_router.config.problems import ConfigError, Problem
     from llama_router.config.schema import public_bind_problem
 
     changes = overrides.changes(config)
     if changes:
-        config = with_router(config, changes, "command line")
+        config = with_router(config, changes, _COMMAND_LINE)
     problem = public_bind_problem(config.router)
     if problem is not None:
-        raise ConfigError([Problem("config", 0, "router.host", problem)])
+        place = _COMMAND_LINE if overrides.host is not None else source
+        raise ConfigError([Problem(place, 0, "router.host", problem)])
     return config
 
 
 def _refuse(message: str) -> int:
-    typer.echo(message, err=True)
+    for line in message.splitlines():
+        _tell(line)
     return EXIT_CONFIG
 
 
@@ -122,10 +141,12 @@ def _tell(message: str) -> None:
 def _run(config: "Config", *, is_demo: bool) -> int:
     with LogQueue(config.router.log_level):
         if sys.platform == "win32":
-            return asyncio.run(_serve(config, is_demo=is_demo))
-        import uvloop
+            status = asyncio.run(_serve(config, is_demo=is_demo))
+        else:
+            import uvloop
 
-        return uvloop.run(_serve(config, is_demo=is_demo))
+            status = uvloop.run(_serve(config, is_demo=is_demo))
+    return status
 
 
 async def _serve(config: "Config", *, is_demo: bool) -> int:
@@ -138,25 +159,44 @@ async def _serve(config: "Config", *, is_demo: bool) -> int:
 
     state_dir = platformdirs.user_state_path("llama-router")
     try:
-        state_dir.mkdir(parents=True, exist_ok=True)
+        _check_state_dir(state_dir)
     except OSError as error:
-        typer.echo(f"llama-router: {state_dir} cannot be used: {error}", err=True)
+        _tell(
+            f"the router's state cannot be kept in {state_dir}: {error.strerror or error}; make it"
+            " writable, or set XDG_STATE_HOME to another folder"
+        )
         return EXIT_FAILED
     router = Router(
         config, state_dir=state_dir, take_stock=take_demo_stock if is_demo else take_stock
     )
     router.install_signal_handlers()
     try:
-        await router.start()
+        if not await router.start():
+            return 0
     except (BindError, StartError, HostError) as error:
-        typer.echo(f"llama-router: {error}", err=True)
+        _tell(str(error))
         return EXIT_FAILED
     try:
-        typer.echo(_banner(router, is_demo=is_demo))
+        _say(_banner(router, is_demo=is_demo))
         await router.wait()
     finally:
         await router.close()
     return 0
+
+
+def _check_state_dir(folder: Path) -> None:
+    """Make the folder and try to write into it. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Permissions alone do not tell: file systems are read-only or full.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x")
+
+
+def _say(text: str) -> None:
+    """Print to stdout; serving goes on when nobody reads it, or cannot show a model's name."""
+    with contextlib.suppress(OSError):
+        encoding = sys.stdout.encoding or "utf-8"
+        typer.echo(text.encode(encoding, "replace").decode(encoding))
 
 
 def _banner(router: "Router", *, is_demo: bool) -> str:

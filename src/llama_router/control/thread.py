@@ -89,10 +89,15 @@ def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:
     if hasattr(socket, "AF_UNIX"):
         path = str(folder / "control.sock")
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # The folder is open to this user only.
-        listening.bind(path)
-        listening.listen()
-        return listening, path, 0
+        try:
+            # The folder is open to this user only.
+            listening.bind(path)
+            listening.listen()
+            return listening, path, 0
+        except OSError:
+            # Longer than the hundred bytes that such an address may have, or a file system without
+            # sockets. The secret holds on loopback too.
+            listening.close()
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.bind(("127.0.0.1", 0))
     listening.listen()

@@ -45,7 +45,7 @@ class ChunkedScanner:
         The decoded pieces are appended to ``out`` when it is given.
         Raises ChunkedError at the first byte that cannot belong to a chunked body.
         """
-        if self._left == 0 and not self._held and not self._need_crlf and out is None:
+        if self.at_boundary and out is None:
             # An event in a chunk of its own, whole: what engines send all day.
             match = _SIZE_LINE.match(data)
             if match is not None:

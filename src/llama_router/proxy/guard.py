@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 from llama_router.proxy.errors import AuthenticationError, ForbiddenError
 from llama_router.proxy.head import RequestHead
@@ -37,7 +38,6 @@ class Guard:
         self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
         self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
         self._host_verdicts: dict[bytes, bool] = {}
-        self.has_keys = bool(self._api_keys)
 
     def check(self, head: RequestHead) -> None:
         """Let the request pass, or raise ForbiddenError or AuthenticationError."""
@@ -47,12 +47,32 @@ class Guard:
             )
         if head.method not in _SAFE_METHODS:
             self._check_origin(head)
-        path = head.path
+        # Whoever answers will decode the path, so what is asked of it is asked of the decoded one.
+        path = unquote_to_bytes(head.path) if b"%" in head.path else head.path
         if path.startswith(b"/admin"):
             if self._admin_keys:
                 self._check_key(head, self._admin_keys)
         elif self._api_keys and path not in _PUBLIC_PATHS:
             self._check_key(head, self._api_keys)
+
+    def check_start(self, head: RequestHead) -> None:
+        """Let a request pass that starts an engine, or raise as ``check`` does.
+
+        A safe method does not excuse it from the check of its origin, nor a public path from the
+        key.
+        """
+        self._check_origin(head)
+        if self._api_keys:
+            self._check_key(head, self._api_keys)
+
+    def is_own_key(self, head: RequestHead) -> bool:
+        """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""
+        if self._api_keys:
+            return True
+        if not self._admin_keys:
+            return False
+        digests = [_digest(key) for key in _all_keys(head)]
+        return any(hmac.compare_digest(one, own) for one in digests for own in self._admin_keys)
 
     def _host_is_allowed(self, host: bytes) -> bool:
         verdict = self._host_verdicts.get(host)
@@ -111,6 +131,16 @@ class Guard:
         matches = [hmac.compare_digest(presented, digest) for digest in digests]
         if not any(matches):
             raise AuthenticationError("the API key is not valid")
+
+
+def _all_keys(head: RequestHead) -> list[bytes]:
+    keys = []
+    for name, value in head.headers:
+        if name == b"x-api-key":
+            keys.append(value)
+        elif name == b"authorization":
+            keys += (value, value.partition(b" ")[2].strip())
+    return keys
 
 
 def _presented_key(head: RequestHead) -> bytes:

@@ -93,7 +93,7 @@ class _RequestCallbacks:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
 def parse_request_head(data: bytes) -> RequestHead:
@@ -122,8 +122,22 @@ def parse_request_head(data: bytes) -> RequestHead:
         head.http_1_0 = True
     _check_target(head)
     _read_fields(head)
-    head.keep_alive = parser.should_keep_alive()
+    head.keep_alive = _keeps_alive(head.headers, by_default=not head.http_1_0)
     return head
+
+
+def _keeps_alive(headers: Headers, *, by_default: bool) -> bool:
+    """Tell whether the connection outlasts the message (RFC 9112, section 9.3).
+
+    llhttp cannot be asked: it has forgotten the fields once a message without a body is whole.
+    """
+    options = {
+        option.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+    return b"close" not in options and (by_default or b"keep-alive" in options)
 
 
 def _refuse_garbage(data: bytes, error: Exception) -> NoReturn:
@@ -208,7 +222,7 @@ class _ResponseCallbacks:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
 def parse_response_head(data: bytes) -> ResponseHead:
@@ -234,7 +248,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
         status=parser.get_status_code(),
         reason=callbacks.reason,
         headers=headers,
-        keep_alive=version == "1.1" and parser.should_keep_alive(),
+        keep_alive=version == "1.1" and _keeps_alive(headers, by_default=True),
     )
     _read_response_fields(head)
     if head.chunked and head.content_length is not None:

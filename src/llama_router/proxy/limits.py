@@ -17,6 +17,8 @@ MAX_MULTIPART_BODY_BYTES = 1024 * 1024 * 1024
 SPOOL_THRESHOLD_BYTES = 1024 * 1024
 # Read from or written to the disk at a time.
 SPOOL_PIECE_BYTES = 256 * 1024
+# So much of a chunked body is taken at a time: with a chunk to every byte it takes a millisecond.
+CHUNKED_SLICE_BYTES = 8 * 1024
 # All bodies held in memory together, whatever number of requests wait.
 MAX_BODIES_IN_MEMORY_BYTES = 256 * 1024 * 1024
 # A body must come at this rate on average, once the grace is over.

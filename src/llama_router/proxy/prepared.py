@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from llama_router.proxy.errors import ContentEncodingError, ExpectationError
+from llama_router.proxy.errors import ContentEncodingError, ExpectationError, MalformedRequestError
 from llama_router.proxy.forward import request_fields, response_fields
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.head import (
@@ -22,7 +22,7 @@ from llama_router.proxy.head import (
 )
 from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, MAX_MULTIPART_BODY_BYTES
 from llama_router.proxy.peek import is_multipart
-from llama_router.proxy.routes import Route, classify
+from llama_router.proxy.routes import Route, RouteKind, classify
 
 # Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
 _MAX_CACHED_HEAD_BYTES = 4096
@@ -95,18 +95,19 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
     def prepare(data: bytes) -> PreparedRequest:
         head = parse_request_head(data)
         guard.check(head)
-        encoding = head.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
-            raise ContentEncodingError("compressed request bodies are not taken")
+        route = classify(head.method, head.path, head.query)
+        if route.kind is RouteKind.NAMED and route.may_load:
+            guard.check_start(head)
+        _check_content_fields(head)
         if head.expect and head.expect != b"100-continue":
             raise ExpectationError("the only expectation met is '100-continue'")
         content_type = head.get(b"content-type")
         form_type = content_type if is_multipart(content_type) else None
         return PreparedRequest(
             head=head,
-            route=classify(head.method, head.path, head.query),
+            route=route,
             line=b"%b %b HTTP/1.1\r\n" % (head.method, head.target),
-            fields=request_fields(head, drop_keys=guard.has_keys),
+            fields=request_fields(head, drop_keys=guard.is_own_key(head)),
             has_body=head.chunked or head.content_length is not None,
             expects_continue=bool(head.expect) and not head.http_1_0,
             accepts_events=(head.get(b"accept") or b"").startswith(b"text/event-stream"),
@@ -115,6 +116,17 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
         )
 
     return HeadCache(prepare)
+
+
+def _check_content_fields(head: RequestHead) -> None:
+    types = 0
+    for name, value in head.headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise ContentEncodingError("compressed request bodies are not taken")
+        types += name == b"content-type"
+    if types > 1:
+        # The router could read the body as one type, the engine as the other.
+        raise MalformedRequestError(f"{types} Content-Type fields in one request")
 
 
 class PreparedResponse(msgspec.Struct, frozen=True, gc=False):

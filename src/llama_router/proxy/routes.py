@@ -72,6 +72,8 @@ _CONTROL = Route(RouteKind.CONTROL)
 _BODY_MODEL = Route(RouteKind.BODY_MODEL)
 _BODY_MODEL_OR_ROOT = Route(RouteKind.BODY_MODEL_OR_ROOT)
 _READS = (b"GET", b"HEAD")
+# A browser sends OPTIONS for any page that asks it to (a CORS preflight).
+_SAFE = (*_READS, b"OPTIONS")
 
 
 def classify(method: bytes, path: bytes, query: bytes) -> Route:
@@ -88,7 +90,7 @@ def classify(method: bytes, path: bytes, query: bytes) -> Route:
         return Route(
             RouteKind.NAMED,
             prefix=prefix,
-            may_load=method not in _READS or _wants_autoload(query),
+            may_load=method not in _SAFE or _wants_autoload(query),
         )
     if method in _READS:
         return _classify_read(path, query)

@@ -163,6 +163,9 @@ class ProxyServer:
         loop = asyncio.get_running_loop()
         self.max_loop_lag_s = max(self.max_loop_lag_s, loop.time() - due_s)
         self._sweep_handle = loop.call_later(SWEEP_S, self._sweep, loop.time() + SWEEP_S)
+        if len(self._services.connections) < self._services.max_connection_count:
+            # Accepting may have failed for lack of something that is there again.
+            self._services.room.set()
         for sweeper in self._sweepers:
             sweeper()
         connections = list(self._services.connections)

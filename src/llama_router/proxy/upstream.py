@@ -9,16 +9,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
-from typing import Protocol
+from typing import IO, Protocol
 
 from llama_router.proxy.chunked import ChunkedError, ChunkedScanner
-from llama_router.proxy.head import ResponseHeadError
+from llama_router.proxy.head import ResponseHead, ResponseHeadError
 from llama_router.proxy.limits import (
     MAX_HEAD_BYTES,
     MAX_INTERIM_RESPONSES,
     POOL_IDLE_S,
     POOL_MAX_IDLE_COUNT,
     READ_BUFFER_BYTES,
+    SPOOL_PIECE_BYTES,
     WRITE_HIGH_WATER_BYTES,
     WRITE_LOW_WATER_BYTES,
 )
@@ -72,6 +73,7 @@ class EngineConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_answer",
         "_drained",
         "_held",
         "_held_back",
@@ -81,7 +83,6 @@ class EngineConnection(asyncio.BufferedProtocol):
         "_method",
         "_phase",
         "_receiver",
-        "_reusable",
         "_scanner",
         "_upstream",
         "active",
@@ -103,7 +104,7 @@ class EngineConnection(asyncio.BufferedProtocol):
         self._held_back = False
         self._left = 0
         self._scanner = ChunkedScanner()
-        self._reusable = False
+        self._answer: ResponseHead | None = None
         self._interim_count = 0
         self._method = b""
         self._last = b""
@@ -142,6 +143,26 @@ class EngineConnection(asyncio.BufferedProtocol):
         if self._drained is not None:
             await self._drained.wait()
 
+    async def send_file(
+        self, file: IO[bytes], size_bytes: int, previous: asyncio.Task[None] | None
+    ) -> None:
+        """Send a request's body from a file. ``previous`` did so for an earlier try."""
+        if previous is not None:
+            # It fails at its next write; until then it moves the file's position.
+            await asyncio.wait([previous])
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, file.seek, 0)
+            while piece := await loop.run_in_executor(None, file.read, SPOOL_PIECE_BYTES):
+                size_bytes -= len(piece)
+                # The answer can be here before this goes on.
+                self.body_sent = size_bytes <= 0
+                await self.write_slowly(piece)
+        except (ConnectionError, ValueError):
+            # The engine has closed, or the exchange is over and the file with it: either is
+            # noticed and dealt with where it happens.
+            return
+
     def release(self) -> None:
         """Forget the receiver and close at once: the answer is not wanted any more."""
         self._receiver = None
@@ -163,6 +184,8 @@ class EngineConnection(asyncio.BufferedProtocol):
     @property
     def at_event_boundary(self) -> bool:
         """Whether a server-sent event of one's own could follow what has been relayed."""
+        if self._answer is None or not self._answer.is_event_stream:
+            return False
         if self._phase is _CHUNKED:
             return self._scanner.at_boundary and self._last.endswith(b"\n\n\r\n")
         return self._phase is _UNTIL_CLOSE and self._last.endswith(b"\n\n")
@@ -273,7 +296,7 @@ class EngineConnection(asyncio.BufferedProtocol):
         if receiver is None:
             return
         head = answer.head
-        self._reusable = head.keep_alive
+        self._answer = head
         self._last = b""
         if self._method == b"HEAD" or head.status in (_NO_CONTENT, _NOT_MODIFIED):
             self._left = 0
@@ -342,7 +365,8 @@ class EngineConnection(asyncio.BufferedProtocol):
         self.unhold()
         # A connection with bytes left over, or one whose engine has answered before it took the
         # whole request, is in no state to be used again.
-        if clean and self._reusable and self.body_sent and not self.transport.is_closing():
+        reusable = self._answer is not None and self._answer.keep_alive
+        if clean and reusable and self.body_sent and not self.transport.is_closing():
             self._upstream.put(self)
         else:
             self.transport.abort()

@@ -64,6 +64,7 @@ class Router:
         self._take_stock = take_stock
         self._end_requested = asyncio.Event()
         self._signal_count = 0
+        self._is_up = False
         self.found_llama_server: Path | None = None
         self.roster: Roster
         self.desk: Desk
@@ -77,16 +78,26 @@ class Router:
         """Host and port of each listening socket."""
         return [] if self._server is None else self._server.addresses
 
-    async def start(self) -> None:
-        """Bring everything up and begin to accept.
+    async def start(self) -> bool:
+        """Bring everything up and begin to accept; return whether that was still wanted.
 
-        Raises BindError, StartError or HostError, with nothing left running.
+        It is not when the end is requested meanwhile. Raises BindError, StartError or HostError.
+        Unless it returns True, nothing is left running.
         """
+        starting = asyncio.create_task(self._start(), name="start")
+        ending = asyncio.create_task(self._end_requested.wait(), name="end requested")
         try:
-            await self._start()
-        except BaseException:
-            await self.close()
-            raise
+            await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                self._is_up = True
+        finally:
+            starting.cancel()
+            ending.cancel()
+            await asyncio.wait((starting, ending))
+            if not self._is_up:
+                await self.close()
+        return self._is_up
 
     async def _start(self) -> None:
         settings = self.config.router
@@ -115,11 +126,14 @@ class Router:
         server.bind(settings.host, settings.port)
         logs = LogStore()
         bridge = Bridge(desk, logs, services, server)
-        self._control = control = ControlThread(
-            bridge,
-            version=__version__,
-            on_ready=lambda: loop.call_soon_threadsafe(control_ready.set),
-        )
+        try:
+            self._control = control = ControlThread(
+                bridge,
+                version=__version__,
+                on_ready=lambda: loop.call_soon_threadsafe(control_ready.set),
+            )
+        except OSError as error:
+            raise StartError(f"no place for the control plane's socket: {error}") from None
         desk.control = Upstream(
             host="" if control.unix_path else "127.0.0.1",
             port=control.port,
@@ -129,7 +143,9 @@ class Router:
             ready=control_ready,
         )
         control.start()
-        self.found_llama_server = await asyncio.to_thread(find_llama_server, self._executable)
+        self.found_llama_server = await asyncio.to_thread(
+            find_llama_server, self._executable, search_path=self._env.get("PATH")
+        )
         self.roster = await asyncio.to_thread(self._take_stock, self.config, self._env, self._home)
         self._room = room = EngineRoom(
             roster=self.roster,
@@ -163,8 +179,9 @@ class Router:
         """End in good order; asked a second time, at once."""
         self._signal_count += 1
         if self._signal_count == 1:
+            _log.info("ending; a second signal ends at once")
             self._end_requested.set()
-        else:
+        elif self._is_up:
             _log.warning("ending at once")
             self.desk.post(ShutdownForced())
 
@@ -183,6 +200,8 @@ class Router:
 
     async def close(self) -> None:
         """Take down whatever is up. Idempotent."""
+        if hasattr(self, "desk"):
+            self.desk.close()
         if self._room is not None:
             await self._room.close()
             self._room = None
@@ -196,11 +215,16 @@ class Router:
             self._control = None
 
     def install_signal_handlers(self) -> None:
-        """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it."""
+        """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it.
+
+        Not on SIGHUP when whoever started the router has switched that off, as nohup does.
+        """
         loop = asyncio.get_running_loop()
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is None:
+                continue
+            if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             try:
                 loop.add_signal_handler(number, self.request_end)

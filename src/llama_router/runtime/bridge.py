@@ -55,7 +55,7 @@ class Bridge:
 
     def follow_log(self, model: str | None, wake: Callable[[], object]) -> Follower:
         """See Facade."""
-        return self._logs.subscribe(model, wake)
+        return self._logs.subscribe(model, wake, with_kept_lines=True)
 
     async def _ask(self, question: Coroutine[object, object, _T]) -> _T:
         try:

@@ -17,6 +17,7 @@ from llama_router.core.commands import (
     Kill,
     Notify,
     Reject,
+    RejectKind,
     SetTimer,
     Settled,
     ShutdownComplete,
@@ -38,8 +39,11 @@ from llama_router.core.machine import Core
 from llama_router.proxy.errors import (
     BadRequestError,
     EndpointNotAllowedError,
+    InternalError,
     ModelNotFoundError,
     ModelUnloadedError,
+    RequestError,
+    ShuttingDownError,
 )
 from llama_router.proxy.gate import NoticeKind, Target, Waiter
 from llama_router.proxy.upstream import Upstream
@@ -63,6 +67,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
         self._is_busy = False
+        self._is_closed = False
         self._last_request_id = 0
         self._waiters: dict[int, Waiter] = {}
         self._orders: dict[int, asyncio.Future[None]] = {}
@@ -87,6 +92,16 @@ class Desk:
         """Begin to work with these."""
         self.core, self.roster, self.room = core, roster, room
 
+    def close(self) -> None:
+        """Take no event any more and forget the timers: engines are ended without the core."""
+        self._is_closed = True
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        for future in self._orders.values():
+            if not future.done():
+                future.set_exception(ShuttingDownError("The router is shutting down"))
+
     # --- the core's loop
 
     def post(self, event: Event) -> None:
@@ -94,6 +109,8 @@ class Desk:
 
         An event that comes up while doing so waits its turn.
         """
+        if self._is_closed:
+            return
         events = self._events
         events.append(event)
         if self._is_busy:
@@ -103,7 +120,10 @@ class Desk:
         try:
             while events:
                 for command in handle(events.popleft(), time()):
-                    deeds[type(command)](command)
+                    try:
+                        deeds[type(command)](command)
+                    except Exception:  # noqa: BLE001  # a mistake of ours must cost one deed only
+                        _log.exception("fault while doing %s", command)
         finally:
             self._is_busy = False
 
@@ -217,8 +237,13 @@ class Desk:
 
     def _do_dispatch(self, command: Dispatch) -> None:
         waiter = self._waiters.get(command.request_id)
-        if waiter is not None:
+        if waiter is None:
+            return
+        try:
             waiter.dispatch(self.room.upstream(command.generation))
+        except Exception:  # noqa: BLE001  # a mistake of ours must cost one request only
+            _log.exception("fault while sending a request to %s", command.model)
+            waiter.abort(InternalError("the router made a mistake; its log says more"))
 
     def _do_reject(self, command: Reject) -> None:
         waiter = self._waiters.pop(command.request_id, None)
@@ -227,8 +252,14 @@ class Desk:
 
     def _do_abort(self, command: Abort) -> None:
         waiter = self._waiters.get(command.request_id)
-        if waiter is not None:
-            waiter.abort(ModelUnloadedError(command.reason, should_retry=False))
+        if waiter is None:
+            return
+        error: RequestError
+        if self.core.ledger.shutting_down:
+            error = error_for(RejectKind.SHUTTING_DOWN, command.reason)
+        else:
+            error = ModelUnloadedError(command.reason, should_retry=False)
+        waiter.abort(error)
 
     def _do_notify(self, command: Notify) -> None:
         waiter = self._waiters.get(command.request_id)

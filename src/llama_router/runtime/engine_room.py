@@ -69,6 +69,7 @@ class EngineRoom:
     ) -> None:
         self.roster = roster
         self.supervisor = Supervisor(self, logs, state_dir)
+        self._logs = logs
         self._ports = PortAllocator(base_port, ENGINE_HOST)
         self._connect_timeout_s = connect_timeout_s
         self._env = env
@@ -100,6 +101,7 @@ class EngineRoom:
             )
         except (CommandError, NoFreePortError, OSError) as error:
             self._ports.release(port)
+            self._logs.append(model, str(error))
             self._loop.call_soon(self._post, SpawnFailed(model, generation, str(error)))
             return
         upstream = Upstream(host=ENGINE_HOST, port=port, connect_timeout_s=self._connect_timeout_s)
@@ -198,6 +200,9 @@ class EngineRoom:
 
 
 def _check_file(path: Path | None) -> None:
-    """Look again at a file that may have gone since the catalogue was made. Raises OSError."""
-    if path is not None and not path.is_file():
+    """Look again at a file that may have gone since the catalogue was made. Raises OSError.
+
+    A folder will do: engines other than llama.cpp's have models in folders.
+    """
+    if path is not None and not path.exists():
         raise FileNotFoundError(f"the model's file {path} is gone")
