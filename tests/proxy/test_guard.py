@@ -190,3 +190,10 @@ def test_the_admin_token_is_known_for_ones_own_wherever_it_stands(
     assert not guard.is_own_key(head((field[0], b"Bearer other")))
     assert Guard(api_keys=["k"]).is_own_key(head(field))
     assert not Guard().is_own_key(head(field))
+
+
+def test_a_key_for_each_scope_may_be_shown_at_once() -> None:
+    guard = Guard(api_keys=["inference"], admin_token="admin")
+    both = ((b"authorization", b"Bearer inference"), (b"x-admin-token", b"admin"))
+    guard.check(head(*both))
+    guard.check(head(*both, path=b"/admin/load"))

@@ -80,7 +80,7 @@ async def test_the_official_client_raises_on_the_error_event() -> None:
     openai = pytest.importorskip("openai")
     async with data_plane(notify_model_swap=True) as plane:
         plane.gate.holds = True
-        texts = []
+        texts: list[str] = []
 
         def ask() -> None:
             url = f"http://127.0.0.1:{plane.port}/v1"

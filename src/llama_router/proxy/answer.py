@@ -33,6 +33,7 @@ _SSE_HEAD = (
     b"x-accel-buffering: no\r\n"
 )
 _HEARTBEAT = b": waiting\n\n"
+_PROBE = b":\n\n"
 
 
 class _ErrorDetail(msgspec.Struct):
@@ -124,6 +125,11 @@ def framed(data: bytes, framing: Framing) -> bytes:
 def heartbeat(framing: Framing) -> bytes:
     """Return a comment that keeps a waiting stream from being taken for dead."""
     return framed(_HEARTBEAT, framing)
+
+
+def probe(framing: Framing) -> bytes:
+    """Return a comment that makes a client which has gone say so."""
+    return framed(_PROBE, framing)
 
 
 def error_event(error: RequestError, framing: Framing) -> bytes:

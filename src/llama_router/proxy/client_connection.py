@@ -48,6 +48,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 # How long a refused client may go on sending, so that it gets to read why (RFC 9112, section 9.6).
 _LINGER_S = 2.0
+# Enough to find out within 100 ms that a client has not only stopped sending.
+_PROBE_COUNT = 3
+_PROBE_INTERVAL_S = 0.02
 # struct linger (an int each; a short each on Windows): on, for no time. Closing then resets.
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -74,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         "_close_after",
         "_early_paused_s",
         "_exchange",
+        "_half_closed",
         "_head_begun",
         "_prepared",
         "_reader",
@@ -96,6 +100,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._exchange: Exchange | None = None
         self._close_after = False
+        self._half_closed = False
         self._blocked = False
         self._body_paused = False
         self._stalled_s = 0.0
@@ -145,8 +150,18 @@ class ClientConnection(asyncio.Protocol):
             if self._services.abort_on_half_close and (exchange.is_waiting or exchange.is_own):
                 exchange.cancel("client.queue" if exchange.is_waiting else "client.stream")
                 return False
+            self._half_closed = True
+            self._probe(_PROBE_COUNT)
             return True
         return False
+
+    def _probe(self, left_count: int) -> None:
+        # A peer that has closed answers the first bytes with a reset, and the next write finds it.
+        if self._exchange is not None:
+            self._exchange.probe()
+            if left_count > 1:
+                loop = asyncio.get_running_loop()
+                loop.call_later(_PROBE_INTERVAL_S, self._probe, left_count - 1)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone: nobody waits for an answer any more."""
@@ -375,6 +390,8 @@ class ClientConnection(asyncio.Protocol):
             self._close()
         if self._exchange is not None:
             self._exchange.sweep()
+        if self._half_closed:
+            self._probe(1)
         if self._blocked or state is _State.CLOSING:
             self._sweep_blocked()
         if self._early_paused_s >= 0:

@@ -74,6 +74,7 @@ class Exchange:
         "_dispatched",
         "_done",
         "_framing",
+        "_is_events",
         "_model",
         "_notice_id",
         "_path",
@@ -112,6 +113,7 @@ class Exchange:
         # The client has got (or is getting) a head; and whether it is a stream of the router's own.
         self._started = False
         self._stream_open = False
+        self._is_events = False
         self._notice_id = ""
         self._collected: list[bytes] | None = None
         self._silent_s = 0.0
@@ -287,6 +289,7 @@ class Exchange:
         if connection is None:
             return b""
         self._status = head.status
+        self._is_events = head.is_event_stream
         if self._body is not None and self._body.file is None:
             # Nothing will be sent again.
             self._body.release()
@@ -411,6 +414,18 @@ class Exchange:
         """The client has caught up."""
         if self._connection is not None:
             self._connection.unhold()
+
+    def probe(self) -> None:
+        """Find out whether a client that sends no more still reads.
+
+        The end of what it sends looks the same when it has closed altogether, until something is
+        written to it. In an event stream a comment does no harm; in any other answer, and in the
+        middle of a chunk, the next bytes of the engine have to do.
+        """
+        connection = self._connection
+        if connection is not None and self._is_events and connection.at_event_boundary:
+            framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
+            self._client.transport.write(answer.probe(framing))
 
     def cancel(self, end: str) -> None:
         """The client is gone."""

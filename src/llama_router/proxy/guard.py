@@ -121,14 +121,13 @@ class Guard:
 
     @staticmethod
     def _check_key(head: RequestHead, digests: tuple[bytes, ...]) -> None:
-        key = _presented_key(head)
-        if not key:
+        presented = [_digest(key) for key in _presented_keys(head)]
+        if not presented:
             raise AuthenticationError(
                 "this router wants an API key: send 'Authorization: Bearer KEY'"
             )
-        presented = _digest(key)
-        # Every key is compared, so that the time tells nothing about which one was close.
-        matches = [hmac.compare_digest(presented, digest) for digest in digests]
+        # Every pair is compared, so that the time tells nothing about which one was close.
+        matches = [hmac.compare_digest(one, own) for one in presented for own in digests]
         if not any(matches):
             raise AuthenticationError("the API key is not valid")
 
@@ -143,11 +142,10 @@ def _all_keys(head: RequestHead) -> list[bytes]:
     return keys
 
 
-def _presented_key(head: RequestHead) -> bytes:
-    for name in (b"x-admin-token", b"x-api-key"):
-        value = head.get(name)
-        if value:
-            return value
-    value = head.get(b"authorization") or b""
-    scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""
+def _presented_keys(head: RequestHead) -> list[bytes]:
+    """Return every key that a request shows: a client may send one for each scope."""
+    keys = [head.get(b"x-admin-token"), head.get(b"x-api-key")]
+    scheme, _, key = (head.get(b"authorization") or b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        keys.append(key.strip())
+    return [one for one in keys if one]

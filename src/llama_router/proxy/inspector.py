@@ -27,7 +27,6 @@ _MAX_ANSWER_BYTES = 16 * 1024
 # A form's type, in base64 within JSON, with room to spare.
 _MAX_QUESTION_BYTES = 16 * 1024
 _RECEIVE_BYTES = 256 * 1024
-_PASSES_FILES = hasattr(socket, "send_fds")
 
 
 class _Question(msgspec.Struct):
@@ -61,10 +60,13 @@ class BodyInspector:
         form_type = form_type or b""
         if len(form_type) > MAX_FORM_TYPE_BYTES:
             raise BadRequestError("the multipart body's Content-Type is too long")
-        if not _PASSES_FILES:
-            if isinstance(source, bytes):
-                return await asyncio.to_thread(_peek_bytes, source, form_type)
-            return await asyncio.to_thread(_peek_file, source, form_type)
+        if sys.platform == "win32":
+            # No files can be passed to the child there.
+            return await asyncio.to_thread(_peek_here, source, form_type)
+        else:  # noqa: RET505 - type checkers follow platforms through else only
+            return await self._inspect_aside(source, form_type)
+
+    async def _inspect_aside(self, source: IO[bytes] | bytes, form_type: bytes) -> Peek:
         async with self._turn:
             try:
                 async with asyncio.timeout(_INSPECTION_TIMEOUT_S):
@@ -100,7 +102,7 @@ class BodyInspector:
             question = msgspec.json.encode(_Question(form_type, len(source))) + b"\n"
             await loop.sock_sendall(channel, question)
             await loop.sock_sendall(channel, source)
-        else:
+        elif sys.platform != "win32":
             question = msgspec.json.encode(_Question(form_type)) + b"\n"
             socket.send_fds(channel, [question], [source.fileno()])
         answer = b""
@@ -137,28 +139,14 @@ def _peek_file(file: IO[bytes], form_type: bytes) -> Peek:
         return peek_multipart(mapped, form_type)
 
 
+def _peek_here(source: IO[bytes] | bytes, form_type: bytes) -> Peek:
+    if isinstance(source, bytes):
+        return _peek_bytes(source, form_type)
+    return _peek_file(source, form_type)
+
+
 def _peek_bytes(data: bytes, form_type: bytes) -> Peek:
     return peek_multipart(data, form_type) if form_type else peek_json(data)
-
-
-def _serve(channel: socket.socket) -> None:
-    while True:
-        text, descriptors, _flags, _address = socket.recv_fds(channel, _MAX_QUESTION_BYTES, 1)
-        if not text:
-            return
-        line, _, data = text.partition(b"\n")
-        question = msgspec.json.decode(line, type=_Question)
-        try:
-            if descriptors:
-                with os.fdopen(descriptors[0], "rb", buffering=0) as file:
-                    peek = _peek_file(file, question.form_type)
-            else:
-                data = _receive_rest(channel, data, question.size_bytes)
-                peek = _peek_bytes(data, question.form_type)
-            answer = _Answer(peek.model, peek.stream)
-        except BadRequestError as error:
-            answer = _Answer(error=error.message, param=error.param)
-        channel.sendall(msgspec.json.encode(answer) + b"\n")
 
 
 def _receive_rest(channel: socket.socket, data: bytes, size_bytes: int) -> bytes:
@@ -172,12 +160,32 @@ def _receive_rest(channel: socket.socket, data: bytes, size_bytes: int) -> bytes
     return b"".join(pieces)
 
 
-def _main() -> None:
-    # The form parser's opinion of what it gets is in the answers.
-    logging.disable()
-    with socket.socket(fileno=0) as channel, contextlib.suppress(KeyboardInterrupt, OSError):
-        _serve(channel)
+if sys.platform != "win32":
 
+    def _serve(channel: socket.socket) -> None:
+        while True:
+            text, descriptors, _flags, _address = socket.recv_fds(channel, _MAX_QUESTION_BYTES, 1)
+            if not text:
+                return
+            line, _, data = text.partition(b"\n")
+            question = msgspec.json.decode(line, type=_Question)
+            try:
+                if descriptors:
+                    with os.fdopen(descriptors[0], "rb", buffering=0) as file:
+                        peek = _peek_file(file, question.form_type)
+                else:
+                    data = _receive_rest(channel, data, question.size_bytes)
+                    peek = _peek_bytes(data, question.form_type)
+                answer = _Answer(peek.model, peek.stream)
+            except BadRequestError as error:
+                answer = _Answer(error=error.message, param=error.param)
+            channel.sendall(msgspec.json.encode(answer) + b"\n")
 
-if __name__ == "__main__":
-    _main()
+    def _main() -> None:
+        # The form parser's opinion of what it gets is in the answers.
+        logging.disable()
+        with socket.socket(fileno=0) as channel, contextlib.suppress(KeyboardInterrupt, OSError):
+            _serve(channel)
+
+    if __name__ == "__main__":
+        _main()

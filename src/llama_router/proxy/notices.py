@@ -11,4 +11,6 @@ def notice_text(kind: NoticeKind, model: str, fraction: float | None) -> str:
         return f"[llama-router] {model} is ready\n"
     if fraction is None:
         return f"[llama-router] Loading {model}\n"
-    return f"[llama-router] Loading {model}: {int(fraction * 100)} %\n"
+    # Rounded to what a float can tell first: 0.57 * 100 is a little less than 57.
+    percent = int(round(fraction * 100, 6))
+    return f"[llama-router] Loading {model}: {percent} %\n"
