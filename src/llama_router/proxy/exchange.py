@@ -16,12 +16,10 @@ from llama_router.proxy.answer import Framing
 from llama_router.proxy.body import Body
 from llama_router.proxy.chunked import encode_chunk
 from llama_router.proxy.errors import (
-    BadRequestError,
     BadUpstreamError,
     EngineCrashedError,
     EngineTimeoutError,
     InternalError,
-    NoModelsRunningError,
     RequestError,
 )
 from llama_router.proxy.gate import NoticeKind
@@ -35,7 +33,7 @@ from llama_router.proxy.notices import notice_text
 from llama_router.proxy.peek import QUICK_FORM_BYTES, Peek
 from llama_router.proxy.prepared import PreparedRequest, PreparedResponse
 from llama_router.proxy.routes import RouteKind
-from llama_router.proxy.targets import find_destination, is_quick_to_peek, peek_body
+from llama_router.proxy.targets import find_destination, is_quick_to_peek, model_of_body, peek_body
 from llama_router.proxy.upstream import EngineConnection, Upstream
 
 if TYPE_CHECKING:
@@ -162,17 +160,7 @@ class Exchange:
             self._fail(error, "client.body")
 
     def _submit_peeked(self, peek: Peek) -> None:
-        gate = self._services.gate
-        if peek.model is None:
-            if self._prepared.route.kind is RouteKind.BODY_MODEL:
-                raise BadRequestError(
-                    "the request names no model: give 'model' in the body", param="model"
-                )
-            model = gate.root_target()
-            if model is None:
-                raise NoModelsRunningError
-        else:
-            model = gate.resolve(peek.model).model
+        model = model_of_body(self._prepared, peek, self._services.gate)
         self._wants_stream = peek.stream or self._prepared.accepts_events
         self._submit(model, may_load=True)
 

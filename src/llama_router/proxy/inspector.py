@@ -27,6 +27,8 @@ _MAX_ANSWER_BYTES = 16 * 1024
 # A form's type, in base64 within JSON, with room to spare.
 _MAX_QUESTION_BYTES = 16 * 1024
 _RECEIVE_BYTES = 256 * 1024
+# Windows has no way to hand an open file to the child.
+_PASSES_FILES = sys.platform != "win32"
 
 
 class _Question(msgspec.Struct):
@@ -60,11 +62,9 @@ class BodyInspector:
         form_type = form_type or b""
         if len(form_type) > MAX_FORM_TYPE_BYTES:
             raise BadRequestError("the multipart body's Content-Type is too long")
-        if sys.platform == "win32":
-            # No files can be passed to the child there.
+        if not _PASSES_FILES:
             return await asyncio.to_thread(_peek_here, source, form_type)
-        else:  # noqa: RET505 - type checkers follow platforms through else only
-            return await self._inspect_aside(source, form_type)
+        return await self._inspect_aside(source, form_type)
 
     async def _inspect_aside(self, source: IO[bytes] | bytes, form_type: bytes) -> Peek:
         async with self._turn:

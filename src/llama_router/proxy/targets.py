@@ -6,7 +6,7 @@ import msgspec
 
 from llama_router.proxy import peek
 from llama_router.proxy.body import Body
-from llama_router.proxy.errors import ModelNotFoundError, NoModelsRunningError
+from llama_router.proxy.errors import BadRequestError, ModelNotFoundError, NoModelsRunningError
 from llama_router.proxy.gate import Gate, Target
 from llama_router.proxy.prepared import PreparedRequest
 from llama_router.proxy.routes import Route, RouteKind
@@ -86,3 +86,18 @@ def _is_navigation(prepared: PreparedRequest) -> bool:
         b"same-origin",
         b"none",
     )
+
+
+def model_of_body(prepared: PreparedRequest, found: peek.Peek, gate: Gate) -> str:
+    """Return the id of the model that a body names, or that its route means without one.
+
+    Raises a RequestError when there is none.
+    """
+    if found.model is not None:
+        return gate.resolve(found.model).model
+    if prepared.route.kind is RouteKind.BODY_MODEL:
+        raise BadRequestError("the request names no model: give 'model' in the body", param="model")
+    model = gate.root_target()
+    if model is None:
+        raise NoModelsRunningError
+    return model
