@@ -153,8 +153,9 @@ async def test_names_lead_to_models_or_to_the_error_that_says_why_not() -> None:
 async def test_a_list_of_endpoints_closes_all_others() -> None:
     desk, _room = open_desk(proxy_endpoints=["/v1/"])
     desk.check_endpoint("a", "/v1/chat/completions")
-    with pytest.raises(EndpointNotAllowedError, match="proxy_endpoints"):
-        desk.check_endpoint("a", "/completion")
+    for path in ("/completion", "/v1/../slots", "/v1/%2e%2e/slots", "/v1/x/..%2f..%2fslots"):
+        with pytest.raises(EndpointNotAllowedError, match="proxy_endpoints"):
+            desk.check_endpoint("a", path)
     desk, _room = open_desk()
     desk.check_endpoint("a", "/completion")
 

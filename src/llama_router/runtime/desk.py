@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from llama_router.catalog.model import CatalogModel
 from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
@@ -173,7 +174,11 @@ class Desk:
     def check_endpoint(self, model: str, path: str) -> None:
         """See Gate."""
         allowed = self.roster[model].spawn.proxy_endpoints
-        if allowed is not None and not path.startswith(allowed):
+        if allowed is None:
+            return
+        # An engine may take ".." for a way up, in either spelling.
+        climbs = ".." in unquote(path).replace("\\", "/").split("/")
+        if climbs or not path.startswith(allowed):
             raise EndpointNotAllowedError(
                 f"the config of model '{model}' does not open {path}; see proxy_endpoints"
             )
