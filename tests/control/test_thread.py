@@ -15,8 +15,12 @@ from tests.control.test_app import Router
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A short place for temporary files, which has to be empty in the end."""
+    # pytest's own folder must not be made in this one.
+    tmp_path_factory.getbasetemp()
     with tempfile.TemporaryDirectory(prefix="c-") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
         yield Path(name)

@@ -25,8 +25,12 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """Undo what a router does to its process, and look that it removes its own files."""
+    # pytest's own folder must not be made in the one that goes with the test.
+    tmp_path_factory.getbasetemp()
     interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
     with tempfile.TemporaryDirectory(prefix="r-") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
