@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import stat
 import tempfile
@@ -94,3 +95,16 @@ def test_each_start_has_a_secret_of_its_own(folder: Path) -> None:
         other.close()
     assert list(folder.iterdir()) == []
     assert asyncio.get_event_loop_policy() is not None
+
+
+def test_the_folder_of_a_router_that_was_killed_goes_at_the_next_start(folder: Path) -> None:
+    # Above any pid of Linux, and so nobody's.
+    stale = folder / "llama-router-999999999-abc"
+    stale.mkdir()
+    (stale / "control.sock").touch()
+    other = folder / f"llama-router-{os.getpid()}-living"
+    other.mkdir()
+    control = started()
+    control.close()
+    assert list(folder.iterdir()) == [other]
+    other.rmdir()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -10,11 +11,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from llama_router.control.facade import Facade
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _SECRET_BYTES = 32
+_FOLDER_PREFIX = "llama-router-"
+_FOLDER_NAME = re.compile(rf"{_FOLDER_PREFIX}(\d{{1,9}})-\w+")
+_SOCKET_NAME = "control.sock"
 
 
 class ControlThread:
@@ -28,7 +34,8 @@ class ControlThread:
         self._facade = facade
         self._version = version
         self._on_ready = on_ready
-        self._folder = Path(tempfile.mkdtemp(prefix="llama-router-"))
+        _remove_leftovers(Path(tempfile.gettempdir()))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
         self._socket, self.unix_path, self.port = _private_socket(self._folder)
         self._stop: Callable[[], None] = lambda: None
         self._stopping = threading.Event()
@@ -85,9 +92,20 @@ class ControlThread:
         await server.serve(sockets=[self._socket])  # type: ignore[attr-defined]  # uvicorn.Server
 
 
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the folders of routers that were killed; whatever cannot be removed may stay."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        match = _FOLDER_NAME.fullmatch(folder.name)
+        if match is None or psutil.pid_exists(int(match[1])):
+            continue
+        with contextlib.suppress(OSError):
+            (folder / _SOCKET_NAME).unlink(missing_ok=True)
+            folder.rmdir()
+
+
 def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:
     if hasattr(socket, "AF_UNIX"):
-        path = str(folder / "control.sock")
+        path = str(folder / _SOCKET_NAME)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # The folder is open to this user only.
