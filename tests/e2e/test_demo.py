@@ -2,10 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ async def test_both_printed_snippets_are_answered_by_different_models_with_a_swa
             assert f"  {name}\n" in banner
 
         # curl's arguments, as a shell would take them.
-        command = re.search(r"^ +curl -N .*?}'$", banner, re.DOTALL | re.MULTILINE)
+        command = re.search(r"^curl -N .*?}'$", banner, re.DOTALL | re.MULTILINE)
         assert command is not None
         _curl, _n, url, _header, content_type, _data, data = shlex.split(
             command[0].replace("\\\n", "")
@@ -51,12 +50,14 @@ async def test_both_printed_snippets_are_answered_by_different_models_with_a_swa
         first = teller("".join(deltas(answer.text)))
         assert first == json.loads(data)["model"]
 
-        program = re.search(r"<<'END'\n(.*)\n +END", banner, re.DOTALL)
-        assert program is not None
+        # The other one as it stands, pasted into a shell.
+        pasted = re.search(r"^\S+ -m pip install .*\nEND$", banner, re.DOTALL | re.MULTILINE)
+        assert pasted is not None
         snippet = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", textwrap.dedent(program[1])),
+            *("bash", "-c", pasted[0]),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PIP_NO_INDEX": "1", "PIP_ROOT_USER_ACTION": "ignore"},
         )
         async with asyncio.timeout(DEADLINE_S):
             out, err = await snippet.communicate()

@@ -64,9 +64,24 @@ async def test_a_config_that_cannot_be_used_names_file_line_and_key(
 
 
 async def test_a_config_that_is_not_there_is_said(tmp_path: Path) -> None:
-    said = await refused(tmp_path, tmp_path / "missing.yaml")
+    said = await refused(tmp_path, tmp_path / "missing.json")
     assert said.startswith("2: ")
-    assert "missing.yaml: cannot be read: No such file" in said
+    assert "missing.json: cannot be read: No such file" in said
+
+
+async def test_a_config_that_is_not_there_yet_is_created(tmp_path: Path) -> None:
+    config = tmp_path / "new.yaml"
+    async with launched(tmp_path, config, port=port_window()) as router:
+        await router.prints("listens on")
+        assert f"created {config}" in router.err
+    assert "default_spawn:" in config.read_text()
+
+
+async def test_a_models_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    config = write_config(tmp_path, models={"alpha": {}})
+    async with launched(tmp_path, config, "--models-dir", str(tmp_path / "typo")) as router:
+        await router.prints("listens on")
+        assert f"the models folder {tmp_path / 'typo'} does not exist" in router.err
 
 
 async def test_an_option_with_a_wrong_value_is_said(tmp_path: Path) -> None:
@@ -76,15 +91,15 @@ async def test_an_option_with_a_wrong_value_is_said(tmp_path: Path) -> None:
 
 
 async def test_a_config_before_the_command_serve_counts(tmp_path: Path) -> None:
-    said = await refused(tmp_path, tmp_path / "missing.yaml", "serve")
-    assert "missing.yaml" in said
+    said = await refused(tmp_path, tmp_path / "missing.json", "serve")
+    assert "missing.json" in said
 
 
 async def test_an_unknown_startup_model_is_said(tmp_path: Path) -> None:
     said = await refused(tmp_path, write_config(tmp_path, startup_model="nobody"))
     assert said.startswith("1: ")
     assert "startup_model 'nobody'" in said
-    assert "not known" in said
+    assert "none of the models found, which begin with: " in said or "there are none" in said
 
 
 async def test_a_startup_model_that_fails_ends_the_start_with_the_reason(

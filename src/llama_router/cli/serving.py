@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ EXIT_FAILED = 1
 # A config that cannot be used, as for wrong usage.
 EXIT_CONFIG = 2
 _MODELS_SHOWN_COUNT = 12
+# What is written is YAML.
+_CREATED_SUFFIXES = (".yaml", ".yml")
 _COMMAND_LINE = "command line"
 
 
@@ -78,6 +81,9 @@ def serve(overrides: Overrides) -> int:
             if not path.exists():
                 create_default(path)
                 _tell(f"created {path}")
+        elif path.suffix in _CREATED_SUFFIXES and not path.exists() and path.parent.is_dir():
+            create_default(path)
+            _tell(f"created {path}")
         loaded = load(path, check_command=check_command)
         for warning in loaded.warnings:
             _tell(str(warning))
@@ -139,6 +145,9 @@ def _tell(message: str) -> None:
 
 
 def _run(config: "Config", *, is_demo: bool) -> int:
+    for folder in config.router.models_dirs:
+        if not Path(folder).is_dir():
+            _tell(f"the models folder {folder} does not exist")
     with LogQueue(config.router.log_level):
         if sys.platform == "win32":
             status = asyncio.run(_serve(config, is_demo=is_demo))
@@ -233,20 +242,22 @@ def _engine(router: "Router") -> str:
 
 
 def _snippets(url: str, first: str, second: str) -> str:
+    # Unindented: it is to be pasted as it stands, and a here-document ends at the margin only.
+    python = shlex.quote(sys.executable)
     return f"""
 Try it in another terminal; each model has its own story, and only one is loaded at a time:
 
-  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
 
-  pip install openai && python3 - <<'END'
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="none")
-  question = [{{"role": "user", "content": "Hi"}}]
-  for chunk in client.chat.completions.create(model="{second}", messages=question, stream=True):
-      if chunk.choices:
-          print(chunk.choices[0].delta.content or "", end="", flush=True)
-  print()
-  END
+{python} -m pip install -q openai && {python} - <<'END'
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="none")
+question = [{{"role": "user", "content": "Hi"}}]
+for chunk in client.chat.completions.create(model="{second}", messages=question, stream=True):
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+END
 
 Ctrl-C ends the router."""

@@ -123,8 +123,13 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(error.status_code, "invalid_request", str(error.detail))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return _error(400, "invalid_request", "the body is not valid JSON")
+        if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            message = "send the body as JSON, with 'Content-Type: application/json'"
+            return _error(400, "invalid_request", message)
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return _error(400, "invalid_request", message, where or None)

@@ -18,6 +18,8 @@ _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 # Open without a key, as llama-server has them: what load balancers ask.
 _PUBLIC_PATHS = (b"/health", b"/v1/health")
 _MAX_CACHED_HOSTS = 1024
+_API_HINT = "this router wants an API key: send 'Authorization: Bearer KEY'"
+_ADMIN_HINT = "the admin API wants router.admin_token: send 'X-Admin-Token: TOKEN'"
 
 
 def _digest(key: str | bytes) -> bytes:
@@ -36,6 +38,7 @@ class Guard:
     ) -> None:
         self._api_keys = tuple(_digest(key) for key in api_keys)
         self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
+        self._admin_hint = _ADMIN_HINT if admin_token else _API_HINT
         self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
         self._host_verdicts: dict[bytes, bool] = {}
 
@@ -51,9 +54,9 @@ class Guard:
         path = unquote_to_bytes(head.path) if b"%" in head.path else head.path
         if path.startswith(b"/admin"):
             if self._admin_keys:
-                self._check_key(head, self._admin_keys)
+                self._check_key(head, self._admin_keys, self._admin_hint)
         elif self._api_keys and path not in _PUBLIC_PATHS:
-            self._check_key(head, self._api_keys)
+            self._check_key(head, self._api_keys, _API_HINT)
 
     def check_start(self, head: RequestHead) -> None:
         """Let a request pass that starts an engine, or raise as ``check`` does.
@@ -63,7 +66,7 @@ class Guard:
         """
         self._check_origin(head)
         if self._api_keys:
-            self._check_key(head, self._api_keys)
+            self._check_key(head, self._api_keys, _API_HINT)
 
     def is_own_key(self, head: RequestHead) -> bool:
         """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""
@@ -120,16 +123,14 @@ class Guard:
         raise ForbiddenError("a web page of another origin may not do this")
 
     @staticmethod
-    def _check_key(head: RequestHead, digests: tuple[bytes, ...]) -> None:
+    def _check_key(head: RequestHead, digests: tuple[bytes, ...], hint: str) -> None:
         presented = [_digest(key) for key in _presented_keys(head)]
         if not presented:
-            raise AuthenticationError(
-                "this router wants an API key: send 'Authorization: Bearer KEY'"
-            )
+            raise AuthenticationError(hint)
         # Every pair is compared, so that the time tells nothing about which one was close.
         matches = [hmac.compare_digest(one, own) for one in presented for own in digests]
         if not any(matches):
-            raise AuthenticationError("the API key is not valid")
+            raise AuthenticationError(f"the key is not valid here: {hint}")
 
 
 def _all_keys(head: RequestHead) -> list[bytes]:

@@ -257,6 +257,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
 
 def _read_response_fields(head: ResponseHead) -> None:
+    is_encoded = False
     for name, value in head.headers:
         if name == b"content-length":
             if head.content_length is not None or not value.isdigit():
@@ -268,3 +269,7 @@ def _read_response_fields(head: ResponseHead) -> None:
             head.chunked = True
         elif name == b"content-type":
             head.is_event_stream = value.startswith(b"text/event-stream")
+        elif name == b"content-encoding":
+            is_encoded = True
+    # Nothing of one's own can be put between compressed events.
+    head.is_event_stream &= not is_encoded

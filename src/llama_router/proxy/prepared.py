@@ -22,7 +22,7 @@ from llama_router.proxy.head import (
 )
 from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, MAX_MULTIPART_BODY_BYTES
 from llama_router.proxy.peek import is_multipart
-from llama_router.proxy.routes import Route, RouteKind, classify
+from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify
 
 # Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
 _MAX_CACHED_HEAD_BYTES = 4096
@@ -107,7 +107,11 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
             head=head,
             route=route,
             line=b"%b %b HTTP/1.1\r\n" % (head.method, head.target),
-            fields=request_fields(head, drop_keys=guard.is_own_key(head)),
+            fields=request_fields(
+                head,
+                drop_keys=guard.is_own_key(head),
+                is_direct=head.path.startswith(UPSTREAM_PREFIX),
+            ),
             has_body=head.chunked or head.content_length is not None,
             expects_continue=bool(head.expect) and not head.http_1_0,
             accepts_events=(head.get(b"accept") or b"").startswith(b"text/event-stream"),

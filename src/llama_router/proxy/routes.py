@@ -40,7 +40,7 @@ UNVERSIONED_POSTS = frozenset(
 )
 _ROOT_GETS = frozenset({b"/props", b"/slots", b"/health", b"/lora-adapters"})
 _PER_MODEL_TAILS = ("/props", "/slots", "/health")
-_UPSTREAM = b"/upstream/"
+UPSTREAM_PREFIX = b"/upstream/"
 
 
 class RouteKind(Enum):
@@ -83,8 +83,8 @@ def classify(method: bytes, path: bytes, query: bytes) -> Route:
             return _BODY_MODEL
         if path in UNVERSIONED_POSTS:
             return _BODY_MODEL_OR_ROOT
-    if path.startswith(_UPSTREAM):
-        prefix = _decode(path[len(_UPSTREAM) :])
+    if path.startswith(UPSTREAM_PREFIX):
+        prefix = _decode(path[len(UPSTREAM_PREFIX) :])
         if not prefix:
             return _CONTROL
         return Route(

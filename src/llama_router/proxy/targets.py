@@ -9,9 +9,8 @@ from llama_router.proxy.body import Body
 from llama_router.proxy.errors import BadRequestError, ModelNotFoundError, NoModelsRunningError
 from llama_router.proxy.gate import Gate, Target
 from llama_router.proxy.prepared import PreparedRequest
-from llama_router.proxy.routes import Route, RouteKind
+from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind
 
-_UPSTREAM = b"/upstream/"
 # RFC 3986, section 3.3.
 _PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"
 # Behind a model's id; whatever else begins with one is the control plane's.
@@ -56,12 +55,12 @@ def find_destination(prepared: PreparedRequest, gate: Gate) -> Destination | Non
     if route.model:
         return Destination(gate.resolve(route.model).model, path, route.may_load)
     target = gate.resolve_prefix(route.prefix)
-    is_direct = path.startswith(_UPSTREAM)
+    is_direct = path.startswith(UPSTREAM_PREFIX)
     if not is_direct and (target is None or target.rest not in _PER_MODEL_TAILS):
         return None
     if target is None:
         raise ModelNotFoundError("no model's id stands at the beginning of this path")
-    path = _path_behind(path, route, target, len(_UPSTREAM) if is_direct else 1)
+    path = _path_behind(path, route, target, len(UPSTREAM_PREFIX) if is_direct else 1)
     return Destination(target.model, path, route.may_load or _is_navigation(prepared))
 
 

@@ -17,7 +17,7 @@ from llama_router.core.events import ShutdownForced, ShutdownRequested
 from llama_router.core.machine import Core
 from llama_router.engines.kinds import find_llama_server
 from llama_router.engines.logs import LogStore
-from llama_router.proxy.errors import RequestError
+from llama_router.proxy.errors import ModelNotFoundError, RequestError
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.proxy.upstream import Upstream
@@ -37,6 +37,8 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 # Until the last engine is reaped, after the last request has been cut.
 _REAP_TIMEOUT_S = 15.0
 _CONTROL_TIMEOUT_S = 60.0
+# In a message; there may be hundreds.
+_NAMED_COUNT = 8
 
 
 class StartError(Exception):
@@ -172,6 +174,12 @@ class Router:
             return
         try:
             await self.desk.load(self.desk.resolve(name).model)
+        except ModelNotFoundError:
+            known = ", ".join(model.found.id for model in self.roster.models[:_NAMED_COUNT])
+            raise StartError(
+                f"startup_model '{name}' is none of the models found"
+                + (f", which begin with: {known}" if known else ": there are none")
+            ) from None
         except RequestError as error:
             raise StartError(f"startup_model '{name}': {error.message}") from None
 
@@ -179,7 +187,12 @@ class Router:
         """End in good order; asked a second time, at once."""
         self._signal_count += 1
         if self._signal_count == 1:
-            _log.info("ending; a second signal ends at once")
+            under_way = self.desk.waiter_count if self._is_up else 0
+            _log.info(
+                "ending, after up to %g s for %d requests under way; a second signal ends at once",
+                self.config.router.shutdown_deadline_s,
+                under_way,
+            )
             self._end_requested.set()
         elif self._is_up:
             _log.warning("ending at once")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from llama_router.catalog.model import CatalogModel
 from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
 from llama_router.core.commands import (
@@ -37,6 +39,7 @@ from llama_router.core.events import (
     UnloadRequested,
 )
 from llama_router.core.machine import Core
+from llama_router.core.states import State
 from llama_router.proxy.errors import (
     BadRequestError,
     EndpointNotAllowedError,
@@ -53,6 +56,7 @@ from llama_router.runtime.rejections import error_for
 from llama_router.runtime.roster import Roster
 
 _log = logging.getLogger(__name__)
+_TROUBLE = frozenset(one.value for one in (State.COOLING, State.FAILED, State.STUCK))
 
 
 class Desk:
@@ -294,7 +298,8 @@ class Desk:
         self.post(TimerFired(timer))
 
     def _do_emit(self, command: Emit) -> None:
-        _log.info("%s: %s -> %s (%s)", command.model, command.old, command.new, command.reason)
+        level = logging.WARNING if command.new in _TROUBLE else logging.INFO
+        _log.log(level, "%s: %s -> %s (%s)", *msgspec.structs.astuple(command))
 
     def _do_shut_down(self, command: ShutdownComplete) -> None:  # noqa: ARG002
         self.shut_down.set()
