@@ -82,3 +82,16 @@ def test_other_libraries_are_heard_only_when_something_is_wrong(terminal: Termin
         logging.getLogger("asyncio").warning("slow callback")
     assert "started" not in terminal.getvalue()
     assert "slow callback" in terminal.getvalue()
+
+
+def test_a_message_stays_on_its_line_whatever_names_are_in_it(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), LogQueue("info"):
+        _log.info("%s is ready", "one\ntwo\x1b[31m")
+        try:
+            int("a mistake")
+        except ValueError:
+            _log.exception("fault")
+    first, second, *trace = terminal.getvalue().splitlines()
+    assert first.endswith(r" I one\ntwo\x1b[31m is ready")
+    assert second.endswith(" E fault")
+    assert trace[-1].startswith("ValueError: ")

@@ -98,3 +98,7 @@ def test_what_a_terminal_cannot_show_is_replaced(
         monkeypatch.setattr(sys, "stdout", stream)
         serving._say("models: 你好")
     assert file.read_text("ascii") == "models: ??\n"
+
+
+def test_names_that_cannot_be_printed_do_not_break_the_banner() -> None:
+    assert "\n  one\\ntwo\\x1b[31m\n" in UpRouter("one\ntwo\x1b[31m", "x").banner()

@@ -108,3 +108,32 @@ def test_the_folder_of_a_router_that_was_killed_goes_at_the_next_start(folder: P
     control.close()
     assert list(folder.iterdir()) == [other]
     other.rmdir()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets")
+def test_a_folder_stays_if_it_is_a_link_or_somebody_elses_or_somebody_listens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = folder / "target"
+    target.mkdir()
+    (target / "control.sock").touch()
+    link = folder / "llama-router-999999999-link"
+    link.symlink_to(target)
+    living = folder / "llama-router-999999998-other"
+    living.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(living / "control.sock"))
+        listening.listen()
+        started().close()
+        assert sorted(folder.iterdir()) == sorted([target, link, living])
+        assert (living / "control.sock").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: living.stat().st_uid + 1)
+        started().close()
+    assert living.exists()
+    started().close()
+    assert not living.exists()
+    assert (target / "control.sock").exists()
+    link.unlink()
+    (target / "control.sock").unlink()
+    target.rmdir()

@@ -4,7 +4,7 @@ import pytest
 
 from llama_router.proxy import answer
 from llama_router.proxy.answer import Framing
-from llama_router.proxy.errors import AuthenticationError, ModelLoadFailedError
+from llama_router.proxy.errors import AuthenticationError, ModelLoadFailedError, QueueFullError
 from llama_router.proxy.head import RequestHead, ResponseHead
 
 
@@ -119,3 +119,10 @@ def test_a_stream_of_our_own_is_framed_for_its_client() -> None:
 )
 def test_what_an_engine_says_of_its_error_is_read(body: bytes, message: str) -> None:
     assert answer.error_from_body(418, body).message == message
+
+
+def test_a_full_queue_is_said_as_too_many_requests() -> None:
+    found = answer.error_response(QueueFullError("full", retry_after_s=5), close=False)
+    assert found.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    for text in (b'"queue_full"', b'"rate_limit_error"', b"retry-after: 5"):
+        assert text in found

@@ -211,3 +211,25 @@ async def test_a_full_disk_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert isinstance(error, InternalError)
     assert "No space left" in error.message
     assert reading.budget.used_bytes == 0
+
+
+@pytest.mark.asyncio
+async def test_bodies_on_disk_share_a_limit() -> None:
+    size = SPOOL_THRESHOLD_BYTES + 1000
+    budget = BodyBudget(disk_limit_bytes=2 * size + 10)
+    first, second = Reading(size, budget=budget), Reading(size, budget=budget)
+    await first.feed(b"x" * size)
+    body = await first.body()
+    assert budget.used_on_disk_bytes == size
+    await second.feed(b"x" * (size - 10))
+    third = Reading(size, budget=budget)
+    with pytest.raises(TooManyBodiesError):
+        await third.feed(b"x" * size)
+    third.reader.close()
+    third.reader.close()
+    second.reader.close()
+    await until(lambda: second.reader._writing is None)
+    assert budget.used_on_disk_bytes == size
+    body.release()
+    body.release()
+    assert (budget.used_bytes, budget.used_on_disk_bytes) == (0, 0)

@@ -1,9 +1,17 @@
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from tests.support.data_plane import STREAM, data_plane, get, post
-from tests.support.scripted_engine import STREAM_HEAD, answer, event
+from llama_router.proxy.errors import ModelUnloadedError
+from llama_router.proxy.gate import Waiter
+from llama_router.proxy.upstream import Upstream
+from tests.support.data_plane import STREAM, DataPlane, data_plane, get, post
+from tests.support.fake_gate import FakeGate
+from tests.support.scripted_engine import STREAM_HEAD, ScriptedEngine, answer, event
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,3 +80,99 @@ async def test_a_request_may_come_in_pieces(size: int) -> None:
             await asyncio.sleep(0)
         assert (await client.answer()).status == 200
         assert plane.engine.requests[0].body == b'{"model":"tiny"}'
+
+
+@asynccontextmanager
+async def with_control(**settings: Any) -> AsyncIterator[tuple[DataPlane, ScriptedEngine]]:  # noqa: ANN401  # those of Services
+    """A data plane whose control plane is played by the test."""
+    async with data_plane(**settings) as plane, ScriptedEngine() as control:
+        plane.gate.control = Upstream(host="127.0.0.1", port=control.port, connect_timeout_s=5.0)
+        yield plane, control
+        plane.gate.control.close()
+
+
+async def test_a_fault_of_the_control_plane_is_the_routers_own() -> None:
+    async with with_control() as (plane, control):
+        for reply in (b"", b"HTTP/1.1 200", b"no HTTP\r\n\r\n"):
+            client = await plane.client()
+            client.send(get())
+            side = await control.begin()
+            await side.send(reply)
+            side.close()
+            found = await client.answer()
+            assert found.status == 500
+            assert json.loads(found.body)["error"]["code"] == "internal_error"
+            assert b"router's own API" in found.body
+
+
+async def test_a_silent_control_plane_is_given_up() -> None:
+    async with with_control(read_timeout_s=30.0) as (plane, control):
+        client = await plane.client()
+        client.send(get())
+        await control.begin()
+        plane.sweep(32)
+        assert (await client.answer()).status == 500
+
+
+async def test_a_log_may_be_silent_for_as_long_as_it_likes() -> None:
+    async with with_control(read_timeout_s=30.0) as (plane, control):
+        client = await plane.client()
+        client.send(get(b"/logs?follow=1"))
+        side = await control.begin()
+        await side.send(STREAM_HEAD)
+        await client.head()
+        plane.sweep(60)
+        await side.send(event(b"1"))
+        assert await client.reader.readexactly(len(event(b"1"))) == event(b"1")
+
+
+async def test_the_gate_is_asked_about_an_engine_before_it_is_given_up() -> None:
+    async with data_plane(read_timeout_s=30.0) as plane:
+        client = await plane.client()
+        client.send(post())
+        await plane.engine.begin()
+        plane.sweep(31)
+        assert plane.gate.submissions[0].silent_count == 0
+        plane.sweep(1)
+        assert plane.gate.submissions[0].silent_count == 1
+        assert (await client.answer()).status == 504
+
+
+class HastyGate(FakeGate):
+    """Ends a request before it has told its id."""
+
+    def submit(
+        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
+    ) -> int | None:
+        found = super().submit(waiter, model, may_load=may_load, wants_notices=wants_notices)
+        waiter.abort(ModelUnloadedError("stopped"))
+        return found
+
+
+async def test_a_request_that_ends_while_it_is_submitted_is_told_to_be_over() -> None:
+    async with data_plane() as plane:
+        plane.gate = plane.services.gate = HastyGate(plane.upstream, plane.gate.control)
+        assert (await plane.ask(post())).status == 503
+        assert plane.gate.submissions[0].outcome == "finished"
+
+
+async def test_a_request_is_sent_three_times_at_most_and_then_on_fresh_connections() -> None:
+    async with data_plane() as plane:
+        clients = [await plane.client() for _ in range(3)]
+        sides = []
+        for client in clients:
+            client.send(post())
+            sides.append(await plane.engine.begin())
+        for client, side in zip(clients, sides, strict=True):
+            await side.send(answer(b"1"))
+            await client.answer()
+        assert plane.upstream.idle_count == 3
+        clients[0].send(post())
+        # The pool gives the connection that was last used.
+        await sides[2].request()
+        sides[2].close()
+        (await plane.engine.begin()).close()
+        (await plane.engine.begin()).close()
+        assert (await clients[0].answer()).status == 502
+        assert plane.engine.connection_count == 5
+        assert plane.upstream.idle_count == 2

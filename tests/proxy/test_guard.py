@@ -197,3 +197,11 @@ def test_a_key_for_each_scope_may_be_shown_at_once() -> None:
     both = ((b"authorization", b"Bearer inference"), (b"x-admin-token", b"admin"))
     guard.check(head(*both))
     guard.check(head(*both, path=b"/admin/load"))
+
+
+def test_a_model_whose_name_begins_like_the_admin_api_is_no_part_of_it() -> None:
+    guard = Guard(admin_token="t")
+    guard.check(head(path=b"/administrator/model/props"))
+    for path in (b"/admin", b"/admin/", b"/admin/load", b"/%61dmin/load"):
+        with pytest.raises(AuthenticationError):
+            guard.check(head(path=path))

@@ -191,3 +191,11 @@ def test_an_ordinary_answer_is_read() -> None:
     assert (head.chunked, head.content_length, head.is_event_stream) == (True, None, True)
     old = parse_response_head(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n")
     assert not old.keep_alive
+
+
+def test_events_that_are_compressed_are_events_but_leave_no_room_for_another() -> None:
+    line = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    plain = parse_response_head(line + b"\r\n")
+    packed = parse_response_head(line + b"Content-Encoding: gzip\r\n\r\n")
+    assert (plain.is_event_stream, plain.takes_events) == (True, True)
+    assert (packed.is_event_stream, packed.takes_events) == (True, False)

@@ -1,11 +1,15 @@
 import asyncio
+import socket
+import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from typing import IO
 
 import pytest
 import pytest_asyncio
 
+import llama_router.proxy.inspector as inspector_module
 from llama_router.proxy.errors import BadRequestError, InternalError
 from llama_router.proxy.inspector import BodyInspector
 
@@ -118,3 +122,61 @@ async def test_where_files_cannot_be_passed_a_thread_reads(monkeypatch: pytest.M
         for source in (JSON, file):
             assert (await inspector.inspect(source, None)).model == "a"
     assert inspector._child is None
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_leaves_during_the_first_start_leaves_no_child_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    may_start = threading.Event()
+    start = inspector_module._start_child
+
+    def slow_start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+        assert may_start.wait(20)
+        child, channel = start()
+        children.append(child)
+        return child, channel
+
+    monkeypatch.setattr(inspector_module, "_start_child", slow_start)
+    inspector = BodyInspector()
+    task = asyncio.ensure_future(inspector.inspect(JSON, None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    may_start.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert (await inspector.inspect(JSON, None)).model == "a"
+    task = asyncio.ensure_future(inspector.inspect(JSON, None))
+    await inspector.close()
+    await asyncio.wait([task])
+    await inspector.close()
+    assert children
+    assert all(child.returncode is not None for child in children)
+
+
+@pytest.mark.asyncio
+async def test_closing_during_the_first_start_ends_the_child() -> None:
+    inspector = BodyInspector()
+    task = asyncio.ensure_future(inspector.inspect(JSON, None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    await inspector.close()
+    await asyncio.wait([task])
+    assert inspector._child is None
+
+
+@pytest.mark.asyncio
+async def test_an_inspector_that_cannot_be_started_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise OSError("no processes left")
+
+    monkeypatch.setattr(inspector_module, "_start_child", fail)
+    inspector = BodyInspector()
+    with pytest.raises(InternalError, match="no processes left"):
+        await inspector.inspect(JSON, None)
+    await inspector.close()

@@ -121,7 +121,6 @@ def test_what_follows_from_a_head_is_worked_out() -> None:
     assert b"x: y\r\n" in found.fields
     assert found.has_body
     assert found.expects_continue
-    assert found.accepts_events
     assert found.form_type == b"multipart/form-data; boundary=b"
     assert found.body_limit_bytes == MAX_MULTIPART_BODY_BYTES
     plain, _ = request_cache(Guard()).get(head(b"Transfer-Encoding: chunked\r\n"))

@@ -5,7 +5,11 @@ import pytest
 
 from llama_router.proxy.body import BodyBudget
 from llama_router.proxy.chunked import encode_chunk
-from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, SPOOL_THRESHOLD_BYTES
+from llama_router.proxy.limits import (
+    MAX_CONTROL_BODY_BYTES,
+    MAX_JSON_BODY_BYTES,
+    SPOOL_THRESHOLD_BYTES,
+)
 from tests.support.data_plane import DataPlane, data_plane, post, until
 from tests.support.scripted_engine import answer
 
@@ -219,3 +223,25 @@ async def test_a_slow_engine_holds_the_sending_of_a_large_body() -> None:
         await engine.send(answer(b"[]"))
         assert (await client.answer()).body == b"[]"
         assert plane.upstream.idle_count == 1
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False])
+async def test_the_control_plane_is_asked_in_few_words(*, in_one_piece: bool) -> None:
+    async with data_plane() as plane:
+        for size, status in ((MAX_CONTROL_BODY_BYTES, 200), (MAX_CONTROL_BODY_BYTES + 1, 413)):
+            client = await plane.client()
+            request = post(b"/admin/load", b"x" * size)
+            if in_one_piece:
+                (await plane.connection()).data_received(request)
+            else:
+                client.send(request)
+            assert (await client.answer()).status == status
+            await client.close()
+            await until(lambda: not plane.services.connections)
+
+
+async def test_a_path_that_is_no_models_takes_no_large_body_either() -> None:
+    async with data_plane() as plane:
+        body = b"x" * (MAX_CONTROL_BODY_BYTES + 1)
+        request = post(b"/unknown/props", body).replace(b"POST", b"GET")
+        assert (await plane.ask(request)).status == 413

@@ -79,12 +79,12 @@ async def test_a_huge_head_in_pieces_does_not_hold_the_loop() -> None:
         guard.check()
 
 
-async def relay(plane: DataPlane, chunk: bytes) -> None:
+async def relay(plane: DataPlane, chunk: bytes, count: int = 40) -> None:
     client = await plane.client()
     client.send(post(body=STREAM))
     engine = await plane.engine.begin()
     await engine.send(STREAM_HEAD)
-    for _ in range(40):
+    for _ in range(count):
         await engine.send(chunk)
     await engine.send(b"0\r\n\r\n")
     assert (await client.answer()).status == 200
@@ -99,6 +99,7 @@ async def test_streams_do_not_hold_the_loop() -> None:
             guard.forget()
             for chunk in (event(b"x" * 200) * 20, event(b"x" * 60_000), event(b"x" * 30) * 500):
                 await relay(plane, chunk)
+            await relay(plane, b"1\r\nx\r\n" * 11_000, 2)
         guard.check()
 
 

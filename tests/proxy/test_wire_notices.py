@@ -6,7 +6,7 @@ import pytest
 
 from llama_router.proxy.errors import LoadTimeoutError, ModelLoadFailedError
 from llama_router.proxy.gate import NoticeKind
-from llama_router.proxy.limits import HEARTBEAT_S
+from llama_router.proxy.limits import HEARTBEAT_S, MAX_ERROR_BODY_BYTES
 from tests.support.data_plane import STREAM, DataPlane, data_plane, post, until
 from tests.support.fake_gate import Submission
 from tests.support.raw_client import RawClient
@@ -116,7 +116,12 @@ async def test_a_failed_load_after_notices_is_one_event_and_a_clean_end() -> Non
     [
         (answer(b'{"error":{"message":"too long","code":400}}', status=b"400 Bad"), "too long"),
         (answer(b"<html>oops</html>", status=b"500 Oops"), "500"),
-        (answer(b'{"choices":[]}'), "200"),
+        (answer(b'{"choices":[]}'), "did not stream"),
+        (
+            STREAM_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+            + b"2\r\n\x1f\x8b\r\n0\r\n\r\n",
+            "did not stream",
+        ),
         (answer(b"x" * 500_000, status=b"500 Oops"), "500"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "204"),
         (b"HTTP/1.1 500 X\r\ntransfer-encoding: chunked\r\n\r\n1\r\n!\r\n0\r\n\r\n", "500"),
@@ -132,6 +137,20 @@ async def test_an_error_of_the_engine_after_notices_is_one_event(sent: bytes, me
         assert ["error" in one for one in found] == [False, False, True]
         assert message in found[-1]["error"]["message"]
         assert submission.outcome == "finished"
+
+
+async def test_an_endless_error_answer_after_notices_costs_its_connection() -> None:
+    async with data_plane(notify_model_swap=True) as plane:
+        client, submission = await waiting(plane)
+        plane.gate.dispatch(submission)
+        engine = await plane.engine.begin()
+        head = b"HTTP/1.1 500 X\r\ntransfer-encoding: chunked\r\n\r\n"
+        engine.writer.write(head + b"1\r\nx\r\n" * (MAX_ERROR_BODY_BYTES + 1))
+        found = objects((await client.answer()).body)
+        assert "500" in found[-1]["error"]["message"]
+        await engine.closed()
+        assert submission.outcome == "finished"
+        assert plane.upstream.idle_count == 0
 
 
 async def test_a_crash_within_an_error_answer_after_notices_is_one_event() -> None:
@@ -211,6 +230,14 @@ async def test_comments_keep_a_waiting_stream_alive_until_the_engine_speaks() ->
 async def test_other_requests_get_no_notices(path: bytes, body: bytes) -> None:
     async with data_plane(answer(), notify_model_swap=True) as plane:
         assert (await plane.ask(post(path, body))).status == 200
+        assert not plane.gate.submissions[0].wants_notices
+
+
+async def test_accepting_events_is_not_asking_for_a_stream() -> None:
+    async with data_plane(answer(b"[]"), notify_model_swap=True) as plane:
+        body = b'{"model":"tiny","stream":false}'
+        found = await plane.ask(post(body=body, fields=b"accept: text/event-stream\r\n"))
+        assert (found.status, found.body) == (200, b"[]")
         assert not plane.gate.submissions[0].wants_notices
 
 

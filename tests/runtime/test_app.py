@@ -13,9 +13,10 @@ import pytest_asyncio
 
 from llama_router.config.schema import Config
 from llama_router.proxy.server import BindError
-from llama_router.runtime.app import Router, StartError
+from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
 from tests.support.chat import CHAT, body
 from tests.support.fake_engine_control import FakeEngines
+from tests.support.raw_client import RawClient
 from tests.support.router_process import HOST, port_window
 
 pytestmark = [
@@ -100,8 +101,13 @@ async def test_a_startup_model_that_is_unknown_or_fails_ends_the_start(
     tmp_path: Path, fakes: FakeEngines
 ) -> None:
     unknown = make_router(tmp_path, fakes.command(), startup_model="nobody")
-    with pytest.raises(StartError, match=r"startup_model 'nobody' is none of the models found"):
+    with pytest.raises(UnknownStartupModelError, match=r"'nobody' is none of the models found"):
         await unknown.start()
+    invalid = make_router(tmp_path, fakes.command(), startup_model="alpha")
+    (tmp_path / "alpha.gguf").unlink()
+    with pytest.raises(StartError, match=r"model 'alpha' is invalid: its file .*alpha.gguf") as no:
+        await invalid.start()
+    assert not isinstance(no.value, UnknownStartupModelError)
     failing = make_router(tmp_path, fakes.command("--exit-in-load", "3"), startup_model="alpha")
     with pytest.raises(StartError, match=r"startup_model 'alpha': .*exited with status 3"):
         await failing.start()
@@ -134,3 +140,57 @@ async def test_what_is_under_way_when_it_is_closed_starts_nothing_more(
     with pytest.raises(Exception, match="shutting down"):
         await loading
     assert len(fakes.engines) == 1
+
+
+async def slow_client(router: Router) -> tuple[RawClient, int]:
+    """Give a client that has not taken its whole answer, and the answer's size."""
+    client = await RawClient.connect(router.addresses[0][1], receive_buffer_bytes=4096)
+    client.send(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await client.answer()
+    (connection,) = router.services.connections
+    client.pause()
+    connection.transport.set_write_buffer_limits(2**30)
+    sent_bytes = 0
+    while connection.transport.get_write_buffer_size() == 0:
+        connection.transport.write(b"x" * 65536)
+        sent_bytes += 65536
+        await asyncio.sleep(0)
+    return client, sent_bytes
+
+
+async def test_a_slow_client_gets_the_rest_of_its_answer_when_the_engines_are_gone(
+    tmp_path: Path, fakes: FakeEngines
+) -> None:
+    router = make_router(tmp_path, fakes.command())
+    await router.start()
+    client, sent_bytes = await slow_client(router)
+    router.request_end()
+    ending = asyncio.create_task(router.wait(), name="wait")
+    await router.desk.shut_down.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    client.resume()
+    received = await client.rest()
+    await ending
+    await router.close()
+    assert len(received) == sent_bytes
+    await client.close()
+
+
+async def test_asked_twice_it_does_not_wait_for_a_slow_client(
+    tmp_path: Path, fakes: FakeEngines
+) -> None:
+    router = make_router(tmp_path, fakes.command(), router={"shutdown_deadline_s": 3600})
+    await router.start()
+    client, _sent_bytes = await slow_client(router)
+    router.request_end()
+    ending = asyncio.create_task(router.wait(), name="wait")
+    await router.desk.shut_down.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    router.request_end()
+    async with asyncio.timeout(15):
+        await ending
+    await router.close()
+    client.reset()

@@ -4,12 +4,13 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from llama_router.control.facade import ControlError
+from llama_router.control.facade import ControlError, ModelInfo
 from llama_router.core.events import EngineReady, EngineSpawned, SpawnFailed
 from llama_router.engines.logs import LogStore
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.runtime.bridge import Bridge
 from llama_router.runtime.desk import Desk
+from llama_router.runtime.roster import RosterModel
 from tests.runtime.test_desk import open_desk
 
 pytestmark = pytest.mark.asyncio
@@ -108,3 +109,23 @@ async def test_a_log_is_followed_from_its_kept_lines_on_without_a_gap() -> None:
     follower.close()
     assert bridge.log_text("a") == "old\nnew\n"
     assert bridge.log_text(None) == "[a] old\n[a] new\n"
+
+
+async def test_many_models_are_described_in_portions() -> None:
+    desk, _room = open_desk(*(f"m{number:03}" for number in range(250)))
+    bridge, _logs = bridge_over(desk)
+    turns: list[int] = []
+    describe = bridge._describe
+
+    def noted(model: RosterModel) -> ModelInfo:
+        turns.append(turn)
+        return describe(model)
+
+    turn = 0
+    bridge._describe = noted  # type: ignore[method-assign]  # a spy
+    asking = asyncio.create_task(bridge._models(), name="ask")
+    while not asking.done():
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(await asking) == 253
+    assert max(turns.count(each) for each in set(turns)) <= 100

@@ -23,7 +23,7 @@ from llama_router.proxy.errors import (
 )
 from llama_router.proxy.gate import NoticeKind
 from llama_router.proxy.upstream import Upstream
-from llama_router.runtime.desk import Desk
+from llama_router.runtime.desk import MAX_DEEDS_PER_CALLBACK, Desk
 from llama_router.runtime.engine_room import EngineRoom
 from llama_router.runtime.roster import Roster, build_roster
 
@@ -35,7 +35,7 @@ class Room:
 
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
-        self.supervisor = self
+        self.gone: set[int] = set()
         self.spawned = asyncio.Event()
 
     def spawn(self, model: str, generation: int) -> None:
@@ -48,7 +48,12 @@ class Room:
     def kill(self, generation: int) -> None:
         self.log.append(("kill", generation))
 
+    def doubt(self, model: str, generation: int) -> None:
+        self.log.append((f"doubt {model}", generation))
+
     def upstream(self, generation: int) -> Upstream:
+        if generation in self.gone:
+            raise KeyError(generation)
         return cast("Upstream", generation)
 
 
@@ -233,3 +238,75 @@ async def test_once_closed_nothing_is_started_any_more_and_orders_end() -> None:
     desk.post(EngineReaped("a", 1))
     assert desk.submit(Waiter(), "b", may_load=True, wants_notices=False) is not None
     assert room.log == spawned
+
+
+async def test_a_crowd_is_dispatched_in_portions_in_order_and_later_events_wait() -> None:
+    desk, _room = open_desk()
+    order: list[int] = []
+
+    class Numbered(Waiter):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def dispatch(self, upstream: Upstream) -> None:
+            super().dispatch(upstream)
+            order.append(self.number)
+
+    count = 3 * MAX_DEEDS_PER_CALLBACK
+    waiters = [Numbered(number) for number in range(count)]
+    requests = [desk.submit(one, "a", may_load=True, wants_notices=False) for one in waiters]
+    ready(desk, "a", 1)
+    assert 0 < len(order) <= MAX_DEEDS_PER_CALLBACK
+    last = requests[-1]
+    assert last is not None
+    desk.cancel(last)
+    late = Numbered(count)
+    assert desk.submit(late, "a", may_load=True, wants_notices=False) is not None
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert order == [*range(count - 1), count]
+    assert desk.core.view("a").in_flight == count
+
+
+async def test_a_timer_that_is_due_among_the_deeds_waits_for_them() -> None:
+    desk, _room = open_desk()
+    for _ in range(2 * MAX_DEEDS_PER_CALLBACK):
+        desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    timer = next(iter(desk._timers))
+    ready(desk, "a", 1)
+    assert desk._commands
+    handle = desk._timers[timer] = asyncio.get_running_loop().call_later(3600, lambda: None)
+    desk._fire(timer)
+    assert timer in desk._timers
+    desk._timers[timer].cancel()
+    del desk._timers[timer]
+    handle.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not desk._commands
+
+
+async def test_a_request_for_an_engine_that_has_just_gone_is_sent_again() -> None:
+    desk, room = open_desk()
+    waiter = Waiter()
+    desk.submit(waiter, "a", may_load=True, wants_notices=False)
+    room.gone.add(1)
+    ready(desk, "a", 1)
+    assert waiter.log == []
+    desk.post(EngineReaped("a", 1))
+    assert waiter.log == []
+    assert desk.core.view("a").waiting == 1
+
+
+async def test_silence_is_looked_into_only_while_the_request_is_with_an_engine() -> None:
+    desk, room = open_desk()
+    request = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    assert request is not None
+    desk.silent(request)
+    ready(desk, "a", 1)
+    desk.silent(request)
+    desk.finished(request)
+    desk.silent(request)
+    assert [entry for entry in room.log if entry[0].startswith("doubt")] == [("doubt a", 1)]
+    assert desk._places == {}

@@ -1,7 +1,9 @@
 import asyncio
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest_asyncio
 
 from llama_router.config.schema import Config
 from llama_router.core.events import (
+    EngineExited,
     EngineProgress,
     EngineReady,
     EngineReaped,
@@ -19,6 +22,7 @@ from llama_router.core.events import (
 )
 from llama_router.engines import ports
 from llama_router.engines.logs import LogStore
+from llama_router.runtime import engine_room
 from llama_router.runtime.engine_room import ENGINE_HOST, EngineRoom
 from llama_router.runtime.roster import build_roster
 from tests.support.fake_engine_control import FakeEngines
@@ -169,3 +173,50 @@ async def test_without_reports_of_its_own_a_second_load_is_estimated_and_never_d
     assert 0 < getattr(progress, "fraction", 0) <= 0.99
     await second.ready()
     await rooms.event(EngineReady, 2)
+
+
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+async def test_a_stop_while_the_file_is_looked_at_ends_the_spawn(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(engine_room, "_exists", lambda _path: hanging.wait(20))
+    room = await rooms.open(["/nowhere/engine", "$port"])
+    room.spawn("a", 1)
+    await asyncio.sleep(0)
+    getattr(room, stop)(1)
+    failed = await rooms.event(SpawnFailed, 1)
+    assert getattr(failed, "reason", "") == "stopped before it was started"
+    hanging.set()
+    # Its successor is started as if nothing had been, and comes after whatever the first did.
+    room.spawn("a", 2)
+    await rooms.event(SpawnFailed, 2)
+    assert len(rooms.events) == 2
+
+
+def doubt_of(room: EngineRoom, generation: int) -> asyncio.Task[None] | None:
+    return room._engines[generation].doubt
+
+
+async def test_an_engine_that_hangs_is_reported_as_ended_and_one_that_lives_is_not(
+    rooms: Rooms, fakes: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "_DOUBT_PAUSE_S", 0.0)
+    monkeypatch.setattr("llama_router.engines.readiness.PROBE_TIMEOUT_S", 0.2)
+    room = await rooms.open(fakes.command())
+    room.spawn("a", 1)
+    await rooms.event(EngineReady, 1)
+    room.doubt("a", 1)
+    looking = doubt_of(room, 1)
+    assert looking is not None
+    room.doubt("a", 1)
+    assert doubt_of(room, 1) is looking
+    await looking
+    assert doubt_of(room, 1) is None
+    assert not [event for event in rooms.events if isinstance(event, EngineExited)]
+    os.kill((await fakes.started()).pid, signal.SIGSTOP)
+    room.doubt("a", 1)
+    ended = await rooms.event(EngineExited, 1)
+    assert getattr(ended, "reason", "") == "was silent and does not answer its health check"
+    room.kill(1)
+    await rooms.event(EngineReaped, 1)

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,17 @@ def test_stock_is_taken_in_caches_and_folders_and_for_the_demo_in_its_folder_onl
     assert len(both) == 2
     demo = take_demo_stock(settings, env, tmp_path / "home")
     assert [model.found.id for model in demo.models] == ["fox"]
+
+
+def test_an_auto_entry_whose_file_is_elsewhere_is_not_dropped_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere.gguf"
+    elsewhere.touch()
+    there = {"name": "there", "state": "auto", "path": str(elsewhere)}
+    gone = {"name": "gone", "state": "auto", "path": str(tmp_path / "gone.gguf")}
+    with caplog.at_level(logging.WARNING):
+        assert len(build_roster(config(there, gone), [])) == 0
+    (record,) = caplog.records
+    assert "'there'" in record.getMessage()
+    assert "state: manual" in record.getMessage()

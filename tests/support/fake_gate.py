@@ -28,6 +28,7 @@ class Submission:
     wants_notices: bool
     dispatch_count: int = 0
     bounce_count: int = 0
+    silent_count: int = 0
     # "cancelled", "finished", "rejected"; more than one is a fault.
     outcomes: list[str] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +102,12 @@ class FakeGate:
             self.dispatch(submission)
         else:
             self.reject(submission, BouncedTwiceError("the engine does not answer"))
+
+    def silent(self, request_id: int) -> None:
+        submission = self.submissions[request_id - 1]
+        assert not submission.outcomes, f"silent after {submission.outcome}"
+        assert submission.dispatch_count, "silent, but never dispatched"
+        submission.silent_count += 1
 
     # --- what a test does with it
 

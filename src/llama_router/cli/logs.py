@@ -13,6 +13,26 @@ from types import TracebackType
 _MAX_QUEUED_COUNT = 10_000
 
 
+def escaped(text: str) -> str:
+    r"""Return a text in which line breaks, terminal codes and the like are shown as \n, \x1b.
+
+    Names of models come from names of files, which may hold anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+class _Formatter(logging.Formatter):
+    """Keeps a message on one line; a traceback below it has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return escaped(super().formatMessage(record))
+
+
 class _DroppingHandler(logging.Handler):
     def __init__(self, records: "queue.Queue[logging.LogRecord | None]") -> None:
         super().__init__()
@@ -35,7 +55,7 @@ class LogQueue:
         self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_QUEUED_COUNT)
         self._handler = _DroppingHandler(self._records)
         self._handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+            _Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
         )
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama_router import __version__
-from llama_router.cli.logs import LogQueue
+from llama_router.cli.logs import LogQueue, escaped
 
 if TYPE_CHECKING:
+    from llama_router.config.load import LoadedConfig
     from llama_router.config.schema import Config
     from llama_router.runtime.app import Router
 
@@ -87,10 +88,10 @@ def serve(overrides: Overrides) -> int:
         loaded = load(path, check_command=check_command)
         for warning in loaded.warnings:
             _tell(str(warning))
-        config = _overridden(loaded.config, overrides, str(path))
+        config = _overridden(loaded.config, overrides, loaded)
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, is_demo=False)
+    return _run(config, loaded)
 
 
 def demo(overrides: Overrides) -> int:
@@ -111,15 +112,16 @@ def demo(overrides: Overrides) -> int:
         config = _overridden(
             Config(),
             replace(overrides, models_dirs=(folder,)),
-            _COMMAND_LINE,
         )
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, is_demo=True)
+    return _run(config)
 
 
-def _overridden(config: "Config", overrides: Overrides, source: str) -> "Config":
-    """Lay the command line over the config of the file ``source``. Raises ConfigError."""
+def _overridden(
+    config: "Config", overrides: Overrides, loaded: "LoadedConfig | None" = None
+) -> "Config":
+    """Lay the command line over the config, which is ``loaded``'s if any. Raises ConfigError."""
     from llama_router.config.load import with_router
     from llama_router.config.problems import ConfigError, Problem
     from llama_router.config.schema import public_bind_problem
@@ -129,8 +131,9 @@ def _overridden(config: "Config", overrides: Overrides, source: str) -> "Config"
         config = with_router(config, changes, _COMMAND_LINE)
     problem = public_bind_problem(config.router)
     if problem is not None:
-        place = _COMMAND_LINE if overrides.host is not None else source
-        raise ConfigError([Problem(place, 0, "router.host", problem)])
+        if loaded is None or overrides.host is not None:
+            raise ConfigError([Problem(_COMMAND_LINE, 0, "router.host", problem)])
+        raise ConfigError([loaded.problem(("router", "host"), problem)])
     return config
 
 
@@ -141,29 +144,30 @@ def _refuse(message: str) -> int:
 
 
 def _tell(message: str) -> None:
-    typer.echo(f"llama-router: {message}", err=True)
+    typer.echo(f"llama-router: {escaped(message)}", err=True)
 
 
-def _run(config: "Config", *, is_demo: bool) -> int:
+def _run(config: "Config", loaded: "LoadedConfig | None" = None) -> int:
+    """Run the router with the config, which comes from ``loaded``; without, it is the demo."""
     for folder in config.router.models_dirs:
         if not Path(folder).is_dir():
             _tell(f"the models folder {folder} does not exist")
     with LogQueue(config.router.log_level):
         if sys.platform == "win32":
-            status = asyncio.run(_serve(config, is_demo=is_demo))
+            status = asyncio.run(_serve(config, loaded))
         else:
             import uvloop
 
-            status = uvloop.run(_serve(config, is_demo=is_demo))
+            status = uvloop.run(_serve(config, loaded))
     return status
 
 
-async def _serve(config: "Config", *, is_demo: bool) -> int:
+async def _serve(config: "Config", loaded: "LoadedConfig | None") -> int:
     import platformdirs
 
     from llama_router.engines.host import HostError
     from llama_router.proxy.server import BindError
-    from llama_router.runtime.app import Router, StartError
+    from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
     from llama_router.runtime.roster import take_demo_stock, take_stock
 
     state_dir = platformdirs.user_state_path("llama-router")
@@ -176,17 +180,21 @@ async def _serve(config: "Config", *, is_demo: bool) -> int:
         )
         return EXIT_FAILED
     router = Router(
-        config, state_dir=state_dir, take_stock=take_demo_stock if is_demo else take_stock
+        config, state_dir=state_dir, take_stock=take_stock if loaded else take_demo_stock
     )
     router.install_signal_handlers()
     try:
         if not await router.start():
             return 0
+    except UnknownStartupModelError as error:
+        if loaded is None:
+            raise
+        return _refuse(str(loaded.problem(("startup_model",), str(error))))
     except (BindError, StartError, HostError) as error:
         _tell(str(error))
         return EXIT_FAILED
     try:
-        _say(_banner(router, is_demo=is_demo))
+        _say(_banner(router, is_demo=loaded is None))
         await router.wait()
     finally:
         await router.close()
@@ -226,6 +234,7 @@ def _banner(router: "Router", *, is_demo: bool) -> str:
             lines.append(f"  {model.found.id}{note}")
         if len(models) > _MODELS_SHOWN_COUNT:
             lines.append(f"  … and {len(models) - _MODELS_SHOWN_COUNT} more: {url}/v1/models")
+    lines = [escaped(line) for line in lines]
     if is_demo and len(models) > 1:
         lines.append(_snippets(url, models[0].found.id, models[1].found.id))
     return "\n".join(lines)

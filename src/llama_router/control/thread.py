@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 import socket
+import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,7 +17,6 @@ import psutil
 
 from llama_router.control.facade import Facade
 
-_START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _SECRET_BYTES = 32
 _FOLDER_PREFIX = "llama-router-"
@@ -93,14 +94,38 @@ class ControlThread:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the folders of routers that were killed; whatever cannot be removed may stay."""
+    """Remove the folders of this user's routers that were killed; what cannot go may stay."""
     for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
         match = _FOLDER_NAME.fullmatch(folder.name)
         if match is None or psutil.pid_exists(int(match[1])):
             continue
         with contextlib.suppress(OSError):
-            (folder / _SOCKET_NAME).unlink(missing_ok=True)
-            folder.rmdir()
+            if _is_abandoned(folder):
+                (folder / _SOCKET_NAME).unlink(missing_ok=True)
+                folder.rmdir()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether it is a folder of ours behind whose socket nobody listens. Raises OSError.
+
+    A pid does not tell: containers that share their temporary folder have pids of their own.
+    """
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    if sys.platform == "win32":
+        # There, temporary folders are one user's, and there are no such sockets.
+        return True
+    if status.st_uid != os.getuid():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A full backlog is an answer too.
+        probe.setblocking(False)
+        try:
+            probe.connect(str(folder / _SOCKET_NAME))
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:

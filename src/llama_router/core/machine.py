@@ -56,11 +56,25 @@ _READY: Final = State.READY
 _CLIENT: Final = RequestKind.CLIENT
 
 
+MAX_WAITING_COUNT: Final = 1000
+"""Who wait for one model, unless the caller sets another limit: many clients, few bytes."""
+
+QUEUE_FULL_RETRY_S: Final = 5.0
+"""About a load: by then a turn may have emptied the queue."""
+
+
 class Core:
     """All models, all requests, and what is to happen next."""
 
-    def __init__(self, models: Iterable[ModelSpec] = (), policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        models: Iterable[ModelSpec] = (),
+        policy: Policy | None = None,
+        *,
+        max_waiting_count: int = MAX_WAITING_COUNT,
+    ) -> None:
         self.policy: Final[Policy] = policy or ArrivalOrder()
+        self._max_waiting_count = max_waiting_count
         self.ledger: Final = Ledger()
         """The books, to be read by invariants and tests and written by nobody else."""
         self._engines = Lifecycle(self.ledger)
@@ -177,6 +191,10 @@ class Core:
             return
         if model.state is State.STUCK:
             self.ledger.refuse(request, RejectKind.MODEL_STUCK, reasons.stuck(model))
+            return
+        if len(model.waiting) >= self._max_waiting_count:
+            reason = reasons.queue_full(model, self._max_waiting_count)
+            self.ledger.refuse(request, RejectKind.QUEUE_FULL, reason, QUEUE_FULL_RETRY_S)
             return
         if self.ledger.enqueue(request):
             self._schedule()

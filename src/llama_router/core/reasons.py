@@ -31,3 +31,8 @@ def stuck(model: Model) -> str:
         f"The engine of model '{model.name}' was killed but the system does not let go of it "
         "(a hanging driver or disk?); the model is unavailable until it does"
     )
+
+
+def queue_full(model: Model, limit_count: int) -> str:
+    """Say why a newcomer cannot wait."""
+    return f"{limit_count} requests wait for model '{model.name}' already; try again later"

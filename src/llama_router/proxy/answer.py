@@ -20,6 +20,7 @@ _REASONS = {
     414: b"URI Too Long",
     415: b"Unsupported Media Type",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",
@@ -149,4 +150,6 @@ def error_from_body(status: int, body: bytes) -> RequestError:
         message = msgspec.json.decode(body, type=_ErrorBody).error.message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = ""
+    if not message and status == 200:  # noqa: PLR2004
+        message = "the engine did not stream its answer, which cannot follow on notices"
     return BadUpstreamError(message or f"the engine answered with status {status}")

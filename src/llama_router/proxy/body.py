@@ -20,6 +20,7 @@ from llama_router.proxy.errors import (
 )
 from llama_router.proxy.limits import (
     MAX_BODIES_IN_MEMORY_BYTES,
+    MAX_BODIES_ON_DISK_BYTES,
     SPOOL_PIECE_BYTES,
     SPOOL_THRESHOLD_BYTES,
 )
@@ -28,25 +29,48 @@ _RETRY_AFTER_S = 5.0
 
 
 class BodyBudget:
-    """The memory that all waiting bodies share. ``used_bytes`` returns to 0 when none is held."""
+    """The memory and the disk that all waiting bodies share.
 
-    def __init__(self, limit_bytes: int = MAX_BODIES_IN_MEMORY_BYTES) -> None:
+    ``used_bytes`` (of memory) and ``used_on_disk_bytes`` return to 0 when none is held.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int = MAX_BODIES_IN_MEMORY_BYTES,
+        disk_limit_bytes: int = MAX_BODIES_ON_DISK_BYTES,
+    ) -> None:
         self._limit_bytes = limit_bytes
+        self._disk_limit_bytes = disk_limit_bytes
         self.used_bytes = 0
+        self.used_on_disk_bytes = 0
 
     def take(self, size_bytes: int) -> None:
         """Reserve memory. Raises TooManyBodiesError when it is not there."""
         if self.used_bytes + size_bytes > self._limit_bytes:
-            raise TooManyBodiesError(
-                "too many large requests are waiting; try again later",
-                retry_after_s=_RETRY_AFTER_S,
-                should_retry=True,
-            )
+            raise _too_many()
         self.used_bytes += size_bytes
 
     def give(self, size_bytes: int) -> None:
         """Return what was taken."""
         self.used_bytes -= size_bytes
+
+    def take_on_disk(self, size_bytes: int) -> None:
+        """Reserve disk. Raises TooManyBodiesError when it is not there."""
+        if self.used_on_disk_bytes + size_bytes > self._disk_limit_bytes:
+            raise _too_many()
+        self.used_on_disk_bytes += size_bytes
+
+    def give_on_disk(self, size_bytes: int) -> None:
+        """Return what was taken."""
+        self.used_on_disk_bytes -= size_bytes
+
+
+def _too_many() -> TooManyBodiesError:
+    return TooManyBodiesError(
+        "too many large requests are waiting; try again later",
+        retry_after_s=_RETRY_AFTER_S,
+        should_retry=True,
+    )
 
 
 class Body:
@@ -67,6 +91,7 @@ class Body:
             self.data = b""
         if self.file is not None:
             _close_aside(self.file)
+            self._budget.give_on_disk(self.size_bytes)
             self.file = None
 
 
@@ -101,6 +126,7 @@ class BodyReader:
         self._scanner = ChunkedScanner() if content_length is None else None
         self._pieces: list[bytes] = []
         self._held_bytes = 0
+        self._on_disk_bytes = 0
         self._file: IO[bytes] | None = None
         self._writing: asyncio.Future[None] | None = None
         self.ended = False
@@ -132,6 +158,9 @@ class BodyReader:
             self._held_bytes = 0
             self._pieces = []
             return used, Body(self._budget, whole, None, self.received_bytes)
+        # What is still held will be written, so it is counted already.
+        self._budget.take_on_disk(self.received_bytes - self._on_disk_bytes)
+        self._on_disk_bytes = self.received_bytes
         if self.ended or self._held_bytes >= SPOOL_PIECE_BYTES:
             self._spool()
         return used, None
@@ -140,7 +169,8 @@ class BodyReader:
         """Drop everything: the client is gone or has been refused."""
         self._closed = True
         self._budget.give(self._held_bytes)
-        self._held_bytes = 0
+        self._budget.give_on_disk(self._on_disk_bytes)
+        self._held_bytes = self._on_disk_bytes = 0
         self._pieces = []
         if self._file is not None and self._writing is None:
             _close_aside(self._file)
@@ -204,7 +234,9 @@ class BodyReader:
         elif self._pieces or (self.ended and not is_last):
             self._spool()
         elif self.ended:
+            # From here the Body answers for the disk.
             file, self._file = self._file, None
+            self._on_disk_bytes = 0
             self._on_done(Body(self._budget, b"", file, self.received_bytes))
         else:
             self._resume()

@@ -33,7 +33,6 @@ from llama_router.proxy.limits import (
     MAX_EARLY_PAUSE_S,
     MAX_HEAD_BYTES,
     MIN_BODY_RATE_BYTES_PER_S,
-    SPOOL_THRESHOLD_BYTES,
     SWEEP_S,
     WRITE_HIGH_WATER_BYTES,
     WRITE_LOW_WATER_BYTES,
@@ -235,8 +234,8 @@ class ClientConnection(asyncio.Protocol):
         if not prepared.has_body or length == 0:
             self._start(prepared, Body(services.budget, b"", None, 0))
             return rest
-        if length is not None and length <= len(rest) and length <= SPOOL_THRESHOLD_BYTES:
-            # The usual request has come in one piece.
+        if length is not None and length <= len(rest) and length <= prepared.body_limit_bytes:
+            # The usual request has come in one piece; reads are too small to need the disk.
             services.budget.take(length)
             whole = len(rest) == length
             body = Body(services.budget, rest if whole else rest[:length], None, length)

@@ -195,10 +195,18 @@ class ShuttingDownError(UnavailableError):
 
 
 class TooManyBodiesError(UnavailableError):
-    """The bodies of the waiting requests fill the memory set aside for them."""
+    """The bodies of the waiting requests fill the memory or the disk set aside for them."""
 
     code = "too_many_waiting_bodies"
     closes = True
+
+
+class QueueFullError(UnavailableError):
+    """As many requests wait for the model as may."""
+
+    status = 429
+    code = "queue_full"
+    error_type = "rate_limit_error"
 
 
 class LoadTimeoutError(RequestError):

@@ -8,33 +8,37 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
 
+from llama_router.core.commands import NoticeKind
 from llama_router.dialects import openai
 from llama_router.proxy import answer
 from llama_router.proxy.answer import Framing
 from llama_router.proxy.body import Body
 from llama_router.proxy.chunked import encode_chunk
+from llama_router.proxy.client import Client
+from llama_router.proxy.engine_connection import EngineConnection
 from llama_router.proxy.errors import (
     BadUpstreamError,
+    BodyTooLargeError,
     EngineCrashedError,
     EngineTimeoutError,
     InternalError,
     RequestError,
 )
-from llama_router.proxy.gate import NoticeKind
 from llama_router.proxy.head import ResponseHead
 from llama_router.proxy.limits import (
     HEARTBEAT_S,
+    MAX_CONTROL_BODY_BYTES,
     MAX_ERROR_BODY_BYTES,
     SWEEP_S,
 )
 from llama_router.proxy.notices import notice_text
 from llama_router.proxy.peek import QUICK_FORM_BYTES, Peek
-from llama_router.proxy.prepared import PreparedRequest, PreparedResponse
+from llama_router.proxy.prepared import PreparedRequest, PreparedResponse, request_head
 from llama_router.proxy.routes import RouteKind
 from llama_router.proxy.targets import find_destination, is_quick_to_peek, model_of_body, peek_body
-from llama_router.proxy.upstream import EngineConnection, Upstream
+from llama_router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from llama_router.proxy.server import Services
@@ -43,36 +47,20 @@ _log = logging.getLogger(__name__)
 _NOTICE_PATHS = (b"/v1/chat/completions", b"/chat/completions")
 
 
-class Client(Protocol):
-    """The connection that a request came by."""
-
-    transport: asyncio.Transport
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the client does not take what is written to it."""
-
-    @property
-    def wants_close(self) -> bool:
-        """Whether this is the connection's last answer."""
-
-    def exchange_done(self, *, close: bool, abort: bool = False) -> None:
-        """The answer has been written."""
-
-
 class Exchange:
     """See the module. Implements Waiter (for the runtime) and Receiver (for the connection)."""
 
     __slots__ = (
         "_body",
         "_bounceable",
+        "_bounced",
         "_client",
         "_collected",
+        "_collected_bytes",
         "_connection",
         "_dispatched",
         "_done",
         "_framing",
-        "_is_events",
         "_model",
         "_notice_id",
         "_path",
@@ -108,12 +96,13 @@ class Exchange:
         self._status = 0
         self._dispatched = False
         self._bounceable = False
+        self._bounced = False
         # The client has got (or is getting) a head; and whether it is a stream of the router's own.
         self._started = False
         self._stream_open = False
-        self._is_events = False
         self._notice_id = ""
         self._collected: list[bytes] | None = None
+        self._collected_bytes = 0
         self._silent_s = 0.0
         self._done = False
 
@@ -125,7 +114,7 @@ class Exchange:
     @property
     def is_own(self) -> bool:
         """Whether the router itself answers: a log that is followed may have nothing to say."""
-        return self._prepared.route.kind is RouteKind.CONTROL
+        return self._upstream is self._services.gate.control
 
     # --- from body to model
 
@@ -161,12 +150,14 @@ class Exchange:
 
     def _submit_peeked(self, peek: Peek) -> None:
         model = model_of_body(self._prepared, peek, self._services.gate)
-        self._wants_stream = peek.stream or self._prepared.accepts_events
+        self._wants_stream = peek.stream
         self._submit(model, may_load=True)
 
     def _submit_routed(self) -> None:
         destination = find_destination(self._prepared, self._services.gate)
         if destination is None:
+            if self._body is not None and self._body.size_bytes > MAX_CONTROL_BODY_BYTES:
+                raise BodyTooLargeError(f"the body is larger than {MAX_CONTROL_BODY_BYTES} bytes")
             self._send_to_control()
             return
         self._path = destination.path
@@ -186,7 +177,11 @@ class Exchange:
         request_id = services.gate.submit(
             self, model, may_load=may_load, wants_notices=wants_notices
         )
-        self._request_id = request_id
+        if self._done:
+            # It was dispatched and ended within.
+            self._tell_end(request_id)
+        else:
+            self._request_id = request_id
 
     # --- Waiter: what the runtime says
 
@@ -227,7 +222,8 @@ class Exchange:
 
     def _send_to(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        connection = upstream.take()
+        # Behind a bounce, what else is in the pool is as likely to be dead.
+        connection = None if self._bounced else upstream.take()
         if connection is None:
             self._spawn_task(self._connect(upstream), "connect to engine")
         else:
@@ -251,19 +247,11 @@ class Exchange:
         if body is None or upstream is None:
             return
         self._connection = connection
-        prepared = self._prepared
-        method = prepared.head.method
-        line = prepared.line
-        if self._path is not prepared.head.path:
-            query = prepared.head.query
-            target = b"%b?%b" % (self._path, query) if query else self._path
-            line = b"%b %b HTTP/1.1\r\n" % (method, target)
-        length = b"content-length: %d\r\n\r\n" % body.size_bytes if prepared.has_body else b"\r\n"
+        method = self._request.method
+        head = request_head(self._prepared, self._path, upstream.head_fields, body.size_bytes)
         if body.file is None:
-            whole = b"".join((line, upstream.head_fields, prepared.fields, length, body.data))
-            connection.begin(self, method, whole)
+            connection.begin(self, method, head + body.data)
             return
-        head = b"".join((line, upstream.head_fields, prepared.fields, length))
         connection.begin(self, method, head)
         connection.body_sent = False
         sending = connection.send_file(body.file, body.size_bytes, self._sending)
@@ -277,7 +265,6 @@ class Exchange:
         if connection is None:
             return b""
         self._status = head.status
-        self._is_events = head.is_event_stream
         if self._body is not None and self._body.file is None:
             # Nothing will be sent again.
             self._body.release()
@@ -304,7 +291,7 @@ class Exchange:
     def _join_stream(self, connection: EngineConnection, head: ResponseHead) -> None:
         """Let the engine's events follow the notices, or turn its answer into one event."""
         connection.relay = self._client.transport.write
-        if head.status == 200 and head.is_event_stream:  # noqa: PLR2004
+        if head.status == 200 and head.takes_events:  # noqa: PLR2004
             if head.chunked and self._framing is Framing.CHUNKED:
                 self._framing = Framing.RAW
                 return
@@ -321,8 +308,14 @@ class Exchange:
             self._client.transport.write(encode_chunk(data))
 
     def _collect(self, data: bytes) -> None:
-        if self._collected is not None and sum(map(len, self._collected)) < MAX_ERROR_BODY_BYTES:
-            self._collected.append(data)
+        connection, collected = self._connection, self._collected
+        if connection is None or collected is None:
+            return
+        collected.append(data)
+        self._collected_bytes += len(data)
+        if self._collected_bytes > MAX_ERROR_BODY_BYTES:
+            connection.release()
+            self.on_end()
 
     def on_end(self) -> None:
         """The engine's answer is whole."""
@@ -341,17 +334,13 @@ class Exchange:
         if connection is None or self._done:
             return
         if malformed:
-            self._fail(
-                BadUpstreamError(f"the engine's answer cannot be passed on: {reason}"),
-                "engine.head",
-                connection,
+            error: RequestError = BadUpstreamError(
+                f"the engine's answer cannot be passed on: {reason}"
             )
+            self._fail(self._blamed(error), "engine.head", connection)
         elif connection.got_bytes:
-            self._fail(
-                EngineCrashedError("the engine went away while it was answering"),
-                "engine.stream",
-                connection,
-            )
+            error = EngineCrashedError("the engine went away while it was answering")
+            self._fail(self._blamed(error), "engine.stream", connection)
         elif connection.reused and self._upstream is not None:
             # The engine closed an idle connection just as it was taken up again.
             self._spawn_task(self._connect(self._upstream), "connect to engine")
@@ -362,11 +351,17 @@ class Exchange:
         if self._bounceable and self._request_id is not None:
             # Once: the core keeps count.
             self._dispatched = False
+            self._bounced = True
             self._services.gate.bounced(self._request_id)
         else:
-            self._fail(
-                EngineCrashedError(f"the engine gave no answer: {reason}"), "engine.first_byte"
-            )
+            error = EngineCrashedError(f"the engine gave no answer: {reason}")
+            self._fail(self._blamed(error), "engine.first_byte")
+
+    def _blamed(self, error: RequestError) -> RequestError:
+        """Return the error as the fault of whoever it was that did not answer."""
+        if not self.is_own:
+            return error
+        return InternalError("the router's own API did not answer; its log may say more")
 
     # --- watching
 
@@ -386,12 +381,18 @@ class Exchange:
         ):
             self._client.transport.write(answer.heartbeat(self._framing))
         limit_s = self._services.read_timeout_s
-        if connection is not None and self._silent_s > limit_s and self._dispatched:
-            self._fail(
-                EngineTimeoutError(f"the engine has been silent for {limit_s:g} s"),
-                "timeout.stream" if self._started else "timeout.first_byte",
-                connection,
-            )
+        if connection is None or self._silent_s <= limit_s:
+            return
+        if self._request_id is not None:
+            self._services.gate.silent(self._request_id)
+        elif not self.is_own or self._status:
+            # A log that is followed may have nothing to say.
+            return
+        self._fail(
+            self._blamed(EngineTimeoutError(f"the engine has been silent for {limit_s:g} s")),
+            "timeout.stream" if self._started else "timeout.first_byte",
+            connection,
+        )
 
     def on_client_blocked(self) -> None:
         """The client does not take what is written: hold the engine."""
@@ -411,7 +412,7 @@ class Exchange:
         middle of a chunk, the next bytes of the engine have to do.
         """
         connection = self._connection
-        if connection is not None and self._is_events and connection.at_event_boundary:
+        if connection is not None and connection.at_event_boundary:
             framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
             self._client.transport.write(answer.probe(framing))
 
@@ -465,6 +466,9 @@ class Exchange:
         request_id, self._request_id = self._request_id, None
         if not client_gone:
             self._client.exchange_done(close=close, abort=abort)
+        self._tell_end(request_id)
+
+    def _tell_end(self, request_id: int | None) -> None:
         if request_id is not None:
             if self._dispatched:
                 self._services.gate.finished(request_id)

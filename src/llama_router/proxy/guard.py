@@ -52,7 +52,7 @@ class Guard:
             self._check_origin(head)
         # Whoever answers will decode the path, so what is asked of it is asked of the decoded one.
         path = unquote_to_bytes(head.path) if b"%" in head.path else head.path
-        if path.startswith(b"/admin"):
+        if path == b"/admin" or path.startswith(b"/admin/"):
             if self._admin_keys:
                 self._check_key(head, self._admin_keys, self._admin_hint)
         elif self._api_keys and path not in _PUBLIC_PATHS:

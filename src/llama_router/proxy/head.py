@@ -200,6 +200,7 @@ class ResponseHead(msgspec.Struct):
     """The head of one answer of an engine, valid as far as HTTP goes.
 
     ``content_length`` is None when the body is chunked or ends with the connection.
+    ``takes_events``: it is an event stream in the plain, so an event of one's own can be put in.
     """
 
     status: int
@@ -209,6 +210,7 @@ class ResponseHead(msgspec.Struct):
     content_length: int | None = None
     chunked: bool = False
     is_event_stream: bool = False
+    takes_events: bool = False
 
 
 class _ResponseCallbacks:
@@ -271,5 +273,4 @@ def _read_response_fields(head: ResponseHead) -> None:
             head.is_event_stream = value.startswith(b"text/event-stream")
         elif name == b"content-encoding":
             is_encoded = True
-    # Nothing of one's own can be put between compressed events.
-    head.is_event_stream &= not is_encoded
+    head.takes_events = head.is_event_stream and not is_encoded

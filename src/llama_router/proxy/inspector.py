@@ -50,6 +50,8 @@ class BodyInspector:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._start_error = ""
         self._turn = asyncio.Lock()
 
     async def inspect(self, source: IO[bytes] | bytes, form_type: bytes | None) -> Peek:
@@ -68,6 +70,7 @@ class BodyInspector:
 
     async def _inspect_aside(self, source: IO[bytes] | bytes, form_type: bytes) -> Peek:
         async with self._turn:
+            await self._ready()
             try:
                 async with asyncio.timeout(_INSPECTION_TIMEOUT_S):
                     answer = await self._ask(source, form_type)
@@ -83,7 +86,9 @@ class BodyInspector:
         return Peek(answer.model, answer.stream)
 
     async def close(self) -> None:
-        """End the child."""
+        """End the child, also one that is just being started."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -92,11 +97,31 @@ class BodyInspector:
             child.kill()
             await asyncio.to_thread(child.wait)
 
-    async def _ask(self, source: IO[bytes] | bytes, form_type: bytes) -> _Answer:
+    async def _ready(self) -> None:
+        """Have the child started. Raises InternalError."""
+        if self._socket is not None:
+            return
+        if self._starting is None:
+            self._start_error = "its reader has been closed"
+            starting = asyncio.get_running_loop().create_task(self._start(), name="start inspector")
+            self._starting = starting
+        # Whoever asked may leave meanwhile; the child is then there for the next one.
+        await asyncio.wait([self._starting])
         if self._socket is None:
-            self._child, channel = await asyncio.to_thread(_start_child)
-            self._socket = channel
+            raise InternalError(f"the request's body could not be read: {self._start_error}")
+
+    async def _start(self) -> None:
+        try:
+            self._child, self._socket = await asyncio.to_thread(_start_child)
+        except OSError as error:
+            self._start_error = str(error)
+        finally:
+            self._starting = None
+
+    async def _ask(self, source: IO[bytes] | bytes, form_type: bytes) -> _Answer:
         channel = self._socket
+        if channel is None:
+            raise ConnectionResetError("the inspector has been closed")
         loop = asyncio.get_running_loop()
         if isinstance(source, bytes):
             question = msgspec.json.encode(_Question(form_type, len(source))) + b"\n"

@@ -1,10 +1,13 @@
 """What a waiting client reads in its own stream."""
 
-from llama_router.proxy.gate import NoticeKind
+from llama_router.core.commands import NoticeKind
 
 
 def notice_text(kind: NoticeKind, model: str, fraction: float | None) -> str:
-    """Return one line. A percentage stands there only when the engine has given one."""
+    """Return one line. A percentage stands there when it is known how far loading has come.
+
+    As the engine says, or elapsed against what its last load took.
+    """
     if kind is NoticeKind.UNLOADING:
         return f"[llama-router] Unloading {model}\n"
     if kind is NoticeKind.READY:

@@ -20,7 +20,11 @@ from llama_router.proxy.head import (
     parse_request_head,
     parse_response_head,
 )
-from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, MAX_MULTIPART_BODY_BYTES
+from llama_router.proxy.limits import (
+    MAX_CONTROL_BODY_BYTES,
+    MAX_JSON_BODY_BYTES,
+    MAX_MULTIPART_BODY_BYTES,
+)
 from llama_router.proxy.peek import is_multipart
 from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify
 
@@ -84,9 +88,19 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     fields: bytes
     has_body: bool
     expects_continue: bool
-    accepts_events: bool
     form_type: bytes | None
     body_limit_bytes: int
+
+
+def request_head(prepared: PreparedRequest, path: bytes, extra: bytes, size_bytes: int) -> bytes:
+    """Return the head that an engine gets: ``extra`` are the fields of its upstream."""
+    line = prepared.line
+    head = prepared.head
+    if path is not head.path:
+        target = b"%b?%b" % (path, head.query) if head.query else path
+        line = b"%b %b HTTP/1.1\r\n" % (head.method, target)
+    length = b"content-length: %d\r\n\r\n" % size_bytes if prepared.has_body else b"\r\n"
+    return b"".join((line, extra, prepared.fields, length))
 
 
 def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
@@ -114,12 +128,17 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
             ),
             has_body=head.chunked or head.content_length is not None,
             expects_continue=bool(head.expect) and not head.http_1_0,
-            accepts_events=(head.get(b"accept") or b"").startswith(b"text/event-stream"),
             form_type=form_type,
-            body_limit_bytes=MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES,
+            body_limit_bytes=_body_limit_bytes(route, form_type),
         )
 
     return HeadCache(prepare)
+
+
+def _body_limit_bytes(route: Route, form_type: bytes | None) -> int:
+    if route.kind is RouteKind.CONTROL:
+        return MAX_CONTROL_BODY_BYTES
+    return MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES
 
 
 def _check_content_fields(head: RequestHead) -> None:

@@ -39,7 +39,8 @@ UNVERSIONED_POSTS = frozenset(
     }
 )
 _ROOT_GETS = frozenset({b"/props", b"/slots", b"/health", b"/lora-adapters"})
-_PER_MODEL_TAILS = ("/props", "/slots", "/health")
+# Behind a model's id; whatever else begins with one is the control plane's.
+PER_MODEL_TAILS = ("/props", "/slots", "/health")
 UPSTREAM_PREFIX = b"/upstream/"
 
 
@@ -108,7 +109,7 @@ def _classify_read(path: bytes, query: bytes) -> Route:
             return _CONTROL
         return Route(RouteKind.ROOT, may_load=False)
     decoded = _decode(path)
-    if decoded.endswith(_PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
+    if decoded.endswith(PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
         return Route(RouteKind.NAMED, prefix=decoded[1:], may_load=_wants_autoload(query))
     return _CONTROL
 

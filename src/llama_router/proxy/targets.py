@@ -9,12 +9,10 @@ from llama_router.proxy.body import Body
 from llama_router.proxy.errors import BadRequestError, ModelNotFoundError, NoModelsRunningError
 from llama_router.proxy.gate import Gate, Target
 from llama_router.proxy.prepared import PreparedRequest
-from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind
+from llama_router.proxy.routes import PER_MODEL_TAILS, UPSTREAM_PREFIX, Route, RouteKind
 
 # RFC 3986, section 3.3.
 _PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"
-# Behind a model's id; whatever else begins with one is the control plane's.
-_PER_MODEL_TAILS = ("/props", "/slots", "/health")
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -56,7 +54,7 @@ def find_destination(prepared: PreparedRequest, gate: Gate) -> Destination | Non
         return Destination(gate.resolve(route.model).model, path, route.may_load)
     target = gate.resolve_prefix(route.prefix)
     is_direct = path.startswith(UPSTREAM_PREFIX)
-    if not is_direct and (target is None or target.rest not in _PER_MODEL_TAILS):
+    if not is_direct and (target is None or target.rest not in PER_MODEL_TAILS):
         return None
     if target is None:
         raise ModelNotFoundError("no model's id stands at the beginning of this path")

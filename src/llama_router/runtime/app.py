@@ -45,6 +45,10 @@ class StartError(Exception):
     """The router cannot start; the text says why and what to do."""
 
 
+class UnknownStartupModelError(StartError):
+    """The config's startup_model is not the name of one model."""
+
+
 class Router:
     """One running router. ``start``, then ``wait``, then ``close``; or ``run`` for all of it."""
 
@@ -67,6 +71,7 @@ class Router:
         self._end_requested = asyncio.Event()
         self._signal_count = 0
         self._is_up = False
+        self._flushing: asyncio.Task[None] | None = None
         self.found_llama_server: Path | None = None
         self.roster: Roster
         self.desk: Desk
@@ -161,7 +166,8 @@ class Router:
         )
         for ended in await room.supervisor.start():
             _log.warning("left over from an earlier router and ended: %s", ended)
-        desk.open(Core(self.roster.specs()), self.roster, room)
+        core = Core(self.roster.specs(), max_waiting_count=settings.max_waiting)
+        desk.open(core, self.roster, room)
         server.add_sweeper(room.prune)
         await self._load_startup_model()
         gc.collect()
@@ -173,13 +179,17 @@ class Router:
         if not name:
             return
         try:
-            await self.desk.load(self.desk.resolve(name).model)
+            found = self.desk.find(name)
         except ModelNotFoundError:
             known = ", ".join(model.found.id for model in self.roster.models[:_NAMED_COUNT])
-            raise StartError(
-                f"startup_model '{name}' is none of the models found"
+            raise UnknownStartupModelError(
+                f"'{name}' is none of the models found"
                 + (f", which begin with: {known}" if known else ": there are none")
             ) from None
+        except RequestError as error:
+            raise UnknownStartupModelError(error.message) from None
+        try:
+            await self.desk.load(self.desk.resolve(found.id).model)
         except RequestError as error:
             raise StartError(f"startup_model '{name}': {error.message}") from None
 
@@ -197,19 +207,28 @@ class Router:
         elif self._is_up:
             _log.warning("ending at once")
             self.desk.post(ShutdownForced())
+            if self._flushing is not None:
+                self._flushing.cancel()
 
     async def wait(self) -> None:
-        """Serve until the end is requested, then drain and stop every engine."""
+        """Serve until the end is requested, then drain, stop every engine and send what is left."""
+        loop = asyncio.get_running_loop()
         await self._end_requested.wait()
         if self._server is not None:
             await self._server.stop_accepting()
         deadline_s = self.config.router.shutdown_deadline_s
+        deadline = loop.time() + deadline_s
         self.desk.post(ShutdownRequested(deadline_s))
         try:
             async with asyncio.timeout(deadline_s + _REAP_TIMEOUT_S):
                 await self.desk.shut_down.wait()
         except TimeoutError:
             _log.error("engines are still there though they were killed; leaving them behind")
+        if self._server is not None and self._signal_count <= 1:
+            # Slow clients are still sent answers that their engines gave in full.
+            flush = self._server.flush(deadline - loop.time())
+            self._flushing = loop.create_task(flush, name="flush")
+            await asyncio.wait((self._flushing,))
 
     async def close(self) -> None:
         """Take down whatever is up. Idempotent."""

@@ -49,13 +49,16 @@ from llama_router.proxy.errors import (
     RequestError,
     ShuttingDownError,
 )
-from llama_router.proxy.gate import NoticeKind, Target, Waiter
+from llama_router.proxy.gate import Target, Waiter
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.engine_room import EngineRoom
 from llama_router.runtime.rejections import error_for
 from llama_router.runtime.roster import Roster
 
 _log = logging.getLogger(__name__)
+# One event may ask for thousands: everybody who waits for a model is dispatched when it is ready.
+# A dispatch takes some 30 µs, and no callback may hold the loop for more than 2 ms.
+MAX_DEEDS_PER_CALLBACK = 50
 _TROUBLE = frozenset(one.value for one in (State.COOLING, State.FAILED, State.STUCK))
 
 
@@ -71,12 +74,16 @@ class Desk:
         self.shut_down = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
+        # What the event that was handled last asks for and has not got yet.
+        self._commands: deque[Command] = deque()
         self._is_busy = False
         self._is_closed = False
         self._last_request_id = 0
         self._waiters: dict[int, Waiter] = {}
         self._orders: dict[int, asyncio.Future[None]] = {}
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._timers: dict[Timer, asyncio.Handle] = {}
+        # Model and generation that requests were sent to.
+        self._places: dict[int, tuple[str, int]] = {}
         self._targets: dict[str, Target] = {}
         self._deeds: dict[type[Command], Callable[[Any], None]] = {
             Spawn: self._do_spawn,
@@ -100,6 +107,8 @@ class Desk:
     def close(self) -> None:
         """Take no event any more and forget the timers: engines are ended without the core."""
         self._is_closed = True
+        self._events.clear()
+        self._commands.clear()
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
@@ -110,27 +119,39 @@ class Desk:
     # --- the core's loop
 
     def post(self, event: Event) -> None:
-        """Hand an event to the core and do what it asks, before this returns.
+        """Hand an event to the core and do what it asks: before this returns, if it is not much.
 
-        An event that comes up while doing so waits its turn.
+        An event that comes up while something is still to be done waits its turn.
         """
         if self._is_closed:
             return
-        events = self._events
-        events.append(event)
-        if self._is_busy:
-            return
-        self._is_busy = True
-        handle, deeds, time = self.core.handle, self._deeds, self._loop.time
+        self._events.append(event)
+        if not self._is_busy:
+            self._is_busy = True
+            self._work()
+
+    def _work(self) -> None:
+        """Do a bounded portion of what is to be done, in order, and come back for the rest."""
+        events, commands, deeds = self._events, self._commands, self._deeds
+        left = MAX_DEEDS_PER_CALLBACK
         try:
-            while events:
-                for command in handle(events.popleft(), time()):
+            while commands or events:
+                if not commands:
+                    commands.extend(self.core.handle(events.popleft(), self._loop.time()))
+                while commands and left:
+                    left -= 1
+                    command = commands.popleft()
                     try:
                         deeds[type(command)](command)
                     except Exception:  # noqa: BLE001  # a mistake of ours must cost one deed only
                         _log.exception("fault while doing %s", command)
-        finally:
+                if commands:
+                    self._loop.call_soon(self._work)
+                    return
+        except BaseException:
             self._is_busy = False
+            raise
+        self._is_busy = False
 
     @property
     def waiter_count(self) -> int:
@@ -199,16 +220,24 @@ class Desk:
     def cancel(self, request_id: int) -> None:
         """See Gate."""
         if self._waiters.pop(request_id, None) is not None:
+            self._places.pop(request_id, None)
             self.post(RequestCancelled(request_id))
 
     def finished(self, request_id: int) -> None:
         """See Gate."""
         if self._waiters.pop(request_id, None) is not None:
+            self._places.pop(request_id, None)
             self.post(RequestFinished(request_id))
 
     def bounced(self, request_id: int) -> None:
         """See Gate."""
         self.post(RequestBounced(request_id))
+
+    def silent(self, request_id: int) -> None:
+        """See Gate."""
+        place = self._places.get(request_id)
+        if place is not None:
+            self.room.doubt(*place)
 
     # --- orders of operators
 
@@ -239,23 +268,31 @@ class Desk:
         self.room.spawn(command.model, command.generation)
 
     def _do_terminate(self, command: Terminate) -> None:
-        self.room.supervisor.terminate(command.generation)
+        self.room.terminate(command.generation)
 
     def _do_kill(self, command: Kill) -> None:
-        self.room.supervisor.kill(command.generation)
+        self.room.kill(command.generation)
 
     def _do_dispatch(self, command: Dispatch) -> None:
         waiter = self._waiters.get(command.request_id)
         if waiter is None:
             return
         try:
-            waiter.dispatch(self.room.upstream(command.generation))
+            upstream = self.room.upstream(command.generation)
+        except KeyError:
+            # It has ended since the core said so; the core hears of that before this.
+            self.post(RequestBounced(command.request_id))
+            return
+        self._places[command.request_id] = (command.model, command.generation)
+        try:
+            waiter.dispatch(upstream)
         except Exception:  # noqa: BLE001  # a mistake of ours must cost one request only
             _log.exception("fault while sending a request to %s", command.model)
             waiter.abort(InternalError("the router made a mistake; its log says more"))
 
     def _do_reject(self, command: Reject) -> None:
         waiter = self._waiters.pop(command.request_id, None)
+        self._places.pop(command.request_id, None)
         if waiter is not None:
             waiter.reject(error_for(command.kind, command.reason, command.retry_after_s))
 
@@ -273,7 +310,7 @@ class Desk:
     def _do_notify(self, command: Notify) -> None:
         waiter = self._waiters.get(command.request_id)
         if waiter is not None:
-            waiter.notify(NoticeKind(command.kind.value), command.model, command.fraction)
+            waiter.notify(command.kind, command.model, command.fraction)
 
     def _do_settle(self, command: Settled) -> None:
         future = self._orders.get(command.request_id)
@@ -294,6 +331,10 @@ class Desk:
             handle.cancel()
 
     def _fire(self, timer: Timer) -> None:
+        if self._commands:
+            # One of them may cancel the timer or set it anew.
+            self._timers[timer] = self._loop.call_soon(self._fire, timer)
+            return
         del self._timers[timer]
         self.post(TimerFired(timer))
 

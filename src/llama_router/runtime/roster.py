@@ -1,6 +1,7 @@
 """Which models there are and how each is run: the catalogue's finds under the config's settings."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from llama_router.config.schema import Config, ModelEntry, SpawnSettings
 from llama_router.core.events import ModelSpec
 from llama_router.engines.kinds import CommandTemplate, ModelFacts
 from llama_router.engines.launch import OwnerCheck
+
+_log = logging.getLogger(__name__)
 
 
 class RosterModel(msgspec.Struct, frozen=True):
@@ -92,7 +95,8 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
 
     A ``manual`` entry is a model of its own, and takes the place of a found one with the same file
     or id; an ``auto`` entry gives settings to the found model that it names. Several manual entries
-    may run one file in several ways.
+    may run one file in several ways. An ``auto`` entry whose file is not among the finds has no
+    effect; if the file exists, a warning says so.
     """
     finds = _Finds(found)
     by_id = {model.id: RosterModel(model, config.spawn_of(None), "") for model in found}
@@ -108,6 +112,13 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
                 mmproj=Path(entry.mmproj) if entry.mmproj else match.mmproj,
             )
             by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group)
+        elif entry.path and os.path.exists(entry.path):  # noqa: PTH110  # Path's raises
+            _log.warning(
+                "model '%s' is left out: its file %s is in none of the folders that are searched;"
+                " give the entry state: manual, or add the folder to router.models_dirs",
+                entry.name,
+                entry.path,
+            )
     for entry in entries["manual"]:
         twin = finds.with_file(entry.path)
         if twin is not None:
