@@ -116,16 +116,22 @@ def _is_abandoned(folder: Path) -> bool:
     if sys.platform == "win32":
         # There, temporary folders are one user's, and there are no such sockets.
         return True
-    if status.st_uid != os.getuid():
+    else:  # noqa: RET505 - type checkers follow platforms through else only
+        return status.st_uid == os.getuid() and _is_deaf(folder / _SOCKET_NAME)
+
+
+if sys.platform != "win32":
+
+    def _is_deaf(address: Path) -> bool:
+        """Tell whether a connection to a socket is refused."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            # A full backlog is an answer too.
+            probe.setblocking(False)
+            try:
+                probe.connect(str(address))
+            except ConnectionRefusedError:
+                return True
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # A full backlog is an answer too.
-        probe.setblocking(False)
-        try:
-            probe.connect(str(folder / _SOCKET_NAME))
-        except ConnectionRefusedError:
-            return True
-    return False
 
 
 def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:
