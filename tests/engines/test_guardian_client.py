@@ -69,8 +69,9 @@ def test_output_comes_before_the_exit_and_stdin_is_held(tmp_path: Path) -> None:
         host.send(1, b"line\n")
         host.close_stdin(1)
         await finish(listener)
+        # What the engine writes does not pass through the guardian, and may be here first.
+        listener.reports.remove(("spawned", 1))
         assert listener.reports == [
-            ("spawned", 1),
             (Stream.STDOUT, 1, b"got line\n"),
             ("exited", 1, 5),
             ("reaped", 1),

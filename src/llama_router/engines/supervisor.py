@@ -35,8 +35,9 @@ CLOSE_TIMEOUT_S = 5.0
 class EngineListener(Protocol):
     """Told what becomes of engines. All methods are called on the loop and must not raise.
 
-    Per generation: ``spawn_failed`` alone; or ``spawned``, then ``progress``, ``ready``,
-    ``address_stolen``, and at last ``exited`` and ``reaped``, once each.
+    Per generation: ``spawn_failed`` alone; or ``spawned``, ``progress``, ``ready``,
+    ``address_stolen``, and at last ``exited`` and ``reaped``, once each. What an engine says of
+    itself may come before ``spawned``, which takes the way through the guardian.
     """
 
     def spawned(self, model: str, generation: int) -> None:
