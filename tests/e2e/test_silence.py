@@ -1,6 +1,5 @@
 """An engine that accepts and never answers."""
 
-import asyncio
 import os
 import signal
 
@@ -9,8 +8,8 @@ import pytest
 
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body, error_of
+from tests.support.data_plane import until
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import DEADLINE_S
 
 pytestmark = pytest.mark.asyncio
 
@@ -22,9 +21,8 @@ async def test_an_engine_that_hangs_is_replaced_and_the_next_request_is_answered
     assert (await router.client.post(CHAT, json=body("alpha"))).status_code == 200
     hanging = await fakes.started("alpha")
     os.kill(hanging.pid, signal.SIGSTOP)
-    async with asyncio.timeout(DEADLINE_S):
-        while psutil.Process(hanging.pid).status() != psutil.STATUS_STOPPED:
-            await asyncio.sleep(0)
+    process = psutil.Process(hanging.pid)
+    await until(lambda: process.status() == psutil.STATUS_STOPPED)
     silent = await router.client.post(CHAT, json=body("alpha"))
     assert (silent.status_code, error_of(silent)["code"]) == (504, "engine_timeout")
     status = await router.becomes("alpha", "backing_off")
