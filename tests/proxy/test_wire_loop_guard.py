@@ -8,7 +8,7 @@ import pytest
 from llama_router.proxy.chunked import encode_chunk
 from llama_router.proxy.limits import MAX_HEAD_BYTES, MAX_HEADER_COUNT
 from tests.support.data_plane import STREAM, DataPlane, data_plane, get, post
-from tests.support.loop_guard import loop_guard
+from tests.support.loop_guard import every_time, loop_guard
 from tests.support.scripted_engine import STREAM_HEAD, answer, event
 
 # uvloop's callbacks do not go through asyncio's handles.
@@ -54,6 +54,7 @@ async def run(plane: DataPlane, load: bytes, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", LOADS)
+@every_time
 async def test_what_clients_send_does_not_hold_the_loop(name: str) -> None:
     load = LOADS[name]
     assert len(load) > 4000
@@ -66,6 +67,7 @@ async def test_what_clients_send_does_not_hold_the_loop(name: str) -> None:
         guard.check()
 
 
+@every_time
 async def test_a_huge_head_in_pieces_does_not_hold_the_loop() -> None:
     async with data_plane() as plane:
         with loop_guard() as guard:
@@ -92,6 +94,7 @@ async def relay(plane: DataPlane, chunk: bytes, count: int = 40) -> None:
     engine.close()
 
 
+@every_time
 async def test_streams_do_not_hold_the_loop() -> None:
     with loop_guard() as guard:
         async with data_plane() as plane:
@@ -103,6 +106,7 @@ async def test_streams_do_not_hold_the_loop() -> None:
         guard.check()
 
 
+@every_time
 async def test_a_release_of_a_large_body_does_not_hold_the_loop() -> None:
     body = STREAM[:-1] + b" " * (50 * 2**20) + b"}"
     with loop_guard() as guard:
@@ -113,6 +117,7 @@ async def test_a_release_of_a_large_body_does_not_hold_the_loop() -> None:
         guard.check()
 
 
+@every_time
 async def test_a_sweep_of_many_connections_does_not_hold_the_loop() -> None:
     with loop_guard() as guard:
         async with data_plane() as plane:

@@ -9,11 +9,43 @@ import asyncio
 import gc
 import time
 from asyncio.events import Handle
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec
+
+_P = ParamSpec("_P")
 
 CPU_LIMIT_S = 0.002
+_ATTEMPTS = 3
 _FOREIGN = ("scripted_engine", "raw_client", "/tests/", "asyncio.streams")
+
+
+class LoopHeldError(AssertionError):
+    """A callback took longer than it may."""
+
+
+def every_time(
+    test: Callable[_P, Coroutine[object, object, None]],
+) -> Callable[_P, Coroutine[object, object, None]]:
+    """Let a test fail only if the loop is held in each of three attempts.
+
+    Code that computes for too long does so every time. A virtual machine that is stopped for a
+    moment counts as CPU time of the thread that it was running, and is not code.
+    """
+
+    @wraps(test)
+    async def attempted(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await test(*args, **kwargs)
+            except LoopHeldError:
+                if not left:
+                    raise
+            else:
+                return
+
+    return attempted
 
 
 class LoopGuard:
@@ -36,7 +68,8 @@ class LoopGuard:
         """Fail when a callback took longer."""
         assert self.callback_count, "nothing was measured"
         too_long = [f"{took * 1e3:.2f} ms: {what}" for took, what in self.worst if took > limit_s]
-        assert not too_long, "\n".join(sorted(too_long, reverse=True)[:10])
+        if too_long:
+            raise LoopHeldError("\n".join(sorted(too_long, reverse=True)[:10]))
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:  # noqa: ARG002
         if phase == "start":
