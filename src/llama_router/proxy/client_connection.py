@@ -117,11 +117,6 @@ class ClientConnection(asyncio.Protocol):
         """Whether the answer under way is this connection's last."""
         return self._close_after or self._services.closing
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request is being read or answered."""
-        return self._state in (_State.BODY, _State.BUSY)
-
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

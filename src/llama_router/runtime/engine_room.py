@@ -53,7 +53,6 @@ class _Engine:
     """An engine from spawn to reap."""
 
     def __init__(self, spec: LaunchSpec, upstream: Upstream, loading: _Loading) -> None:
-        self.model = spec.model
         self.spec = spec
         self.upstream = upstream
         self.loading: _Loading | None = loading
@@ -275,11 +274,11 @@ class EngineRoom:
             if loading is None:
                 continue
             is_any_loading = True
-            expected_s = self._load_times_s.get(engine.model)
+            expected_s = self._load_times_s.get(engine.spec.model)
             if expected_s and not loading.reports_itself:
                 elapsed_s = self._loop.time() - loading.started_s
                 fraction = min(elapsed_s / expected_s, _MAX_ESTIMATE)
-                self._post(EngineProgress(engine.model, generation, fraction))
+                self._post(EngineProgress(engine.spec.model, generation, fraction))
         if is_any_loading:
             self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
 
