@@ -57,6 +57,9 @@ class RejectKind(Enum):
     MODEL_STUCK = "model_stuck"
     ENGINE_CRASHED = "engine_crashed"
     SHUTTING_DOWN = "shutting_down"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DOES_NOT_FIT = "does_not_fit"
 
 
 class Reject(Command, frozen=True):

@@ -188,6 +188,18 @@ class ModelStuckError(UnavailableError):
     code = "model_stuck"
 
 
+class QueueTimeoutError(UnavailableError):
+    """The request has waited for as long as it may."""
+
+    code = "queue_timeout"
+
+
+class DoesNotFitError(UnavailableError):
+    """The memory cannot hold the model, alone or beside what has to stay."""
+
+    code = "does_not_fit"
+
+
 class ShuttingDownError(UnavailableError):
     """The router is ending."""
 
@@ -199,6 +211,14 @@ class TooManyBodiesError(UnavailableError):
 
     code = "too_many_waiting_bodies"
     closes = True
+
+
+class QueueFullError(UnavailableError):
+    """As many requests wait for the model as may."""
+
+    status = 429
+    code = "queue_full"
+    error_type = "rate_limit_error"
 
 
 class LoadTimeoutError(RequestError):

@@ -14,6 +14,9 @@ _ERRORS: dict[RejectKind, type[errors.RequestError]] = {
     RejectKind.MODEL_STUCK: errors.ModelStuckError,
     RejectKind.ENGINE_CRASHED: errors.EngineCrashedError,
     RejectKind.SHUTTING_DOWN: errors.ShuttingDownError,
+    RejectKind.QUEUE_FULL: errors.QueueFullError,
+    RejectKind.QUEUE_TIMEOUT: errors.QueueTimeoutError,
+    RejectKind.DOES_NOT_FIT: errors.DoesNotFitError,
 }
 # Another try by a client's own retry loop would meet the same state. A router that is going down is
 # the exception: its successor may be up by then.
