@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -139,6 +140,15 @@ class RunningEngine:
     def close_stdin(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def terminate(self) -> None:
+        """Send SIGTERM if it is still there.
+
+        Not by the process object: that would look for its end first, and take it away from the
+        watcher which then reports 255.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGTERM)
 
     async def ended(self) -> int:
         """Wait for the end; gives the exit status, negative for a signal."""

@@ -204,7 +204,7 @@ async def test_it_asks_which_switches_hold_for_this_start(start: Start) -> None:
 async def test_term_can_be_ignored(start: Start) -> None:
     async with start("--ignore-term") as (engine, fake):
         await fake.event("ready")
-        engine.process.send_signal(signal.SIGTERM)
+        engine.terminate()
         await fake.event("term")
         assert (await engine.request("GET", "/health")).status == 200
 

@@ -1,8 +1,15 @@
 import pytest
 
-from llama_router.core.commands import Reject
-from llama_router.core.events import EngineReady, ModelSpec, RequestArrived, RequestFinished
+from llama_router.core.commands import Reject, RejectKind
+from llama_router.core.events import (
+    EngineReady,
+    ModelSpec,
+    RequestArrived,
+    RequestCancelled,
+    RequestFinished,
+)
 from llama_router.core.machine import Core
+from llama_router.core.settings import CoreSettings
 from tests.core.playbook import Stage, play, specs
 
 LOADED = """
@@ -318,3 +325,17 @@ def test_served_requests_leave_nothing_behind() -> None:
         core.handle(RequestFinished(request_id), 1.0)
     assert (core.ledger.requests, core.ledger.timers, core.ledger.waiting) == ({}, {}, {})
     assert core.view("a").in_flight == 0
+
+
+def test_beyond_the_queues_limit_newcomers_are_told_when_to_come_again() -> None:
+    core = Core(specs("a b"), settings=CoreSettings(max_waiting=2))
+    core.handle(RequestArrived(1, "a"), 0.0)
+    assert core.handle(RequestArrived(2, "a"), 0.0) == []
+    (refusal,) = core.handle(RequestArrived(3, "a"), 0.0)
+    assert isinstance(refusal, Reject)
+    assert (refusal.kind, refusal.retry_after_s) == (RejectKind.QUEUE_FULL, 1.0)
+    assert core.view("a").waiting == 2
+    # The limit is each model's own, and who has left makes room.
+    assert core.handle(RequestArrived(4, "b"), 0.0) == []
+    core.handle(RequestCancelled(2), 0.0)
+    assert core.handle(RequestArrived(5, "a"), 0.0) == []

@@ -68,6 +68,12 @@ def test_a_foreigner_on_the_port_explains_a_failed_start() -> None:
     assert judge(1, is_address_foreign=True)[1] is ExitCause.ADDRESS_IN_USE
 
 
+def test_the_reason_says_that_memory_ran_out() -> None:
+    assert judge(-9)[0] == "probably ran out of memory (killed by SIGKILL)"
+    text = "CUDA error: out of memory"
+    assert judge(1, text)[0] == f"ran out of memory (exited with status 1: {text})"
+
+
 def test_reasons_name_status_signal_and_last_words() -> None:
     assert judge(3)[0] == "exited with status 3"
     assert judge(-11, "error: x", "bye")[0] == "killed by SIGSEGV: error: x"

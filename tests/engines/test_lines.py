@@ -4,6 +4,7 @@ import pytest
 
 from llama_router.engines.lines import (
     CUT_MARK,
+    MAX_BYTES_PER_TAKE,
     MAX_LOG_LINE_BYTES,
     MAX_RAW_LINE_BYTES,
     LineBuffer,
@@ -72,3 +73,20 @@ def test_log_text_is_harmless(raw: bytes, text: str) -> None:
 def test_a_long_log_line_is_cut_with_a_mark() -> None:
     assert log_text(b"q" * (MAX_LOG_LINE_BYTES + 1)) == "q" * MAX_LOG_LINE_BYTES + CUT_MARK
     assert log_text(b"q" * MAX_LOG_LINE_BYTES) == "q" * MAX_LOG_LINE_BYTES
+
+
+def test_a_take_is_bounded_in_bytes_and_says_that_more_is_left() -> None:
+    buffer = LineBuffer()
+    line = b"x" * 1_000
+    buffer.feed((line + b"\n") * 40)
+    first = buffer.take(1_000)
+    assert MAX_BYTES_PER_TAKE <= sum(len(one) + 1 for one in first) < MAX_BYTES_PER_TAKE + 1_001
+    assert buffer.is_behind
+    rest = buffer.take(1_000) + buffer.take(1_000)
+    assert first + rest == [line] * 40
+    assert not buffer.is_behind
+
+
+def test_what_cannot_be_printed_becomes_a_space_or_nothing_in_any_alphabet() -> None:
+    assert log_text("a\tb\x07c\x85d\xade".encode()) == "a bc de"
+    assert log_text("a\u2028b\u200bc".encode()) == "a bc"

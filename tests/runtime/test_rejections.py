@@ -6,8 +6,8 @@ from llama_router.runtime.rejections import error_for
 STATUS = {
     RejectKind.MODEL_NOT_FOUND: 404,
     RejectKind.LOAD_TIMEOUT: 504,
-    RejectKind.ENGINE_CRASHED: 502,
     RejectKind.QUEUE_FULL: 429,
+    RejectKind.ENGINE_CRASHED: 502,
 }
 
 
@@ -20,5 +20,6 @@ def test_each_kind_has_its_status_and_its_own_name_as_code(kind: RejectKind) -> 
 
 
 @pytest.mark.parametrize("kind", RejectKind)
-def test_only_a_router_that_goes_down_is_worth_another_try(kind: RejectKind) -> None:
-    assert error_for(kind, "why").should_retry is (kind is RejectKind.SHUTTING_DOWN)
+def test_only_what_passes_by_itself_is_worth_another_try(kind: RejectKind) -> None:
+    passing = (RejectKind.SHUTTING_DOWN, RejectKind.QUEUE_FULL)
+    assert error_for(kind, "why").should_retry is (kind in passing)

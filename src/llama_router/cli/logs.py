@@ -13,15 +13,36 @@ from types import TracebackType
 _MAX_QUEUED_COUNT = 10_000
 
 
+def escaped(text: str) -> str:
+    r"""Return a text in which line breaks, terminal codes and the like are shown as \n, \x1b.
+
+    Names of models come from names of files, which may hold anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+class _Formatter(logging.Formatter):
+    """Keeps a message on one line; a traceback below it has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return escaped(super().formatMessage(record))
+
+
 class _DroppingHandler(logging.Handler):
-    def __init__(self, lines: "queue.Queue[str | None]") -> None:
+    def __init__(self, records: "queue.Queue[logging.LogRecord | None]") -> None:
         super().__init__()
-        self._lines = lines
+        self._records = records
         self.dropped_count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            # Made into text by the thread: a flood of lines would hold up the event loop.
+            self._records.put_nowait(record)
         except queue.Full:
             self.dropped_count += 1
 
@@ -31,10 +52,10 @@ class LogQueue:
 
     def __init__(self, level: str) -> None:
         self._level = level.upper()
-        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_QUEUED_COUNT)
-        self._handler = _DroppingHandler(self._lines)
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_QUEUED_COUNT)
+        self._handler = _DroppingHandler(self._records)
         self._handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+            _Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
         )
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
@@ -55,7 +76,7 @@ class LogQueue:
     ) -> None:
         logging.getLogger().removeHandler(self._handler)
         try:
-            self._lines.put(None, timeout=1)
+            self._records.put(None, timeout=1)
         except queue.Full:
             # Nobody reads stderr; the thread dies with the process.
             return
@@ -63,13 +84,13 @@ class LogQueue:
 
     def _write(self) -> None:
         reported_count = 0
-        while (line := self._lines.get()) is not None:
+        while (record := self._records.get()) is not None:
             dropped_count = self._handler.dropped_count
             try:
                 if dropped_count > reported_count:
                     sys.stderr.write(f"[{dropped_count - reported_count} lines dropped]\n")
                     reported_count = dropped_count
-                sys.stderr.write(line + "\n")
+                sys.stderr.write(self._handler.format(record) + "\n")
                 sys.stderr.flush()
             except (OSError, ValueError):
                 # EPIPE or a full disk: serving goes on without its log.

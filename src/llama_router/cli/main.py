@@ -19,16 +19,21 @@ app = typer.Typer(
     help=_HELP,
     no_args_is_help=False,
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 HostOption = Annotated[
-    str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
+    str | None,
+    typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 127.0.0.1 by default."),
 ]
 PortOption = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="TCP port to listen on.")
+    int | None,
+    typer.Option(
+        "--port", metavar="PORT", min=1, max=65535, help="TCP port to listen on; 8082 by default."
+    ),
 ]
 FoldersOption = Annotated[
     list[Path] | None,
@@ -48,6 +53,18 @@ LevelOption = Annotated[
 ]
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"llama-router {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+]
+
+
 @app.callback()
 def _default(  # these are options of a command line
     context: typer.Context,
@@ -56,12 +73,11 @@ def _default(  # these are options of a command line
     models_dir: FoldersOption = None,
     config: ConfigOption = None,
     log_level: LevelOption = None,
+    _version: VersionOption = False,  # noqa: FBT002 - an option of a command line
 ) -> None:
-    context.obj = serving.Overrides(
-        host=host, port=port, models_dirs=tuple(models_dir or ()), log_level=log_level
-    )
+    context.obj = serving.Overrides(config, host, port, tuple(models_dir or ()), log_level)
     if context.invoked_subcommand is None:
-        raise typer.Exit(serving.serve(config, context.obj))
+        raise typer.Exit(serving.serve(context.obj))
 
 
 @app.command()
@@ -75,13 +91,8 @@ def serve(  # as above
 ) -> None:
     """Start the router (what happens without a command, too)."""
     given: serving.Overrides = context.obj
-    overrides = serving.Overrides(
-        host=host or given.host,
-        port=port or given.port,
-        models_dirs=(*given.models_dirs, *(models_dir or ())),
-        log_level=log_level or given.log_level,
-    )
-    raise typer.Exit(serving.serve(config, overrides))
+    own = serving.Overrides(config, host, port, tuple(models_dir or ()), log_level)
+    raise typer.Exit(serving.serve(own.over(given)))
 
 
 @app.command(short_help="Try the router with three tiny models made on the spot.")
@@ -93,10 +104,10 @@ def demo(
 ) -> None:
     """Make three tiny models and start the router over them: nothing to download."""
     given: serving.Overrides = context.obj
-    overrides = serving.Overrides(
-        host=host or given.host, port=port or given.port, log_level=log_level or given.log_level
-    )
-    raise typer.Exit(serving.demo(overrides))
+    if given.config_path is not None or given.models_dirs:
+        raise typer.BadParameter("the demo has its own models: leave out --config and --models-dir")
+    own = serving.Overrides(host=host, port=port, log_level=log_level)
+    raise typer.Exit(serving.demo(own.over(given)))
 
 
 @app.command()

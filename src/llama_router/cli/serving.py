@@ -1,19 +1,23 @@
 """Starting the router from the command line, and saying what a person needs to know of it."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import shlex
 import sys
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llama_router import __version__
-from llama_router.cli.logs import LogQueue
+from llama_router.cli.logs import LogQueue, escaped
 
 if TYPE_CHECKING:
+    from llama_router.config.load import LoadedConfig
     from llama_router.config.schema import Config
     from llama_router.runtime.app import Router
 
@@ -23,16 +27,30 @@ EXIT_FAILED = 1
 # A config that cannot be used, as for wrong usage.
 EXIT_CONFIG = 2
 _MODELS_SHOWN_COUNT = 12
+# What is written is YAML.
+_CREATED_SUFFIXES = (".yaml", ".yml")
+_COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says over the config file."""
+    """What the command line says over the config file, and which file that is."""
 
+    config_path: Path | None = None
     host: str | None = None
     port: int | None = None
     models_dirs: tuple[Path, ...] = field(default=())
     log_level: str | None = None
+
+    def over(self, other: "Overrides") -> "Overrides":
+        """Return both; what this one says counts for more, and folders add up."""
+        return Overrides(
+            config_path=self.config_path or other.config_path,
+            host=self.host or other.host,
+            port=self.port or other.port,
+            models_dirs=(*other.models_dirs, *self.models_dirs),
+            log_level=self.log_level or other.log_level,
+        )
 
     def changes(self, config: "Config") -> dict[str, Any]:
         """Return the settings of ``router`` that are replaced."""
@@ -47,7 +65,7 @@ class Overrides:
         return changes
 
 
-def serve(config_path: Path | None, overrides: Overrides) -> int:
+def serve(overrides: Overrides) -> int:
     """Run the router with the config file; return the exit status."""
     from llama_router.config.defaults import create_default, default_path
     from llama_router.config.load import load
@@ -55,7 +73,7 @@ def serve(config_path: Path | None, overrides: Overrides) -> int:
     from llama_router.engines.kinds import check_command
 
     try:
-        path = config_path
+        path = overrides.config_path
         if path is None:
             found = default_path(sys.platform, os.environ, Path.home())
             path = found.path
@@ -64,13 +82,16 @@ def serve(config_path: Path | None, overrides: Overrides) -> int:
             if not path.exists():
                 create_default(path)
                 _tell(f"created {path}")
+        elif path.suffix in _CREATED_SUFFIXES and not path.exists() and path.parent.is_dir():
+            create_default(path)
+            _tell(f"created {path}")
         loaded = load(path, check_command=check_command)
         for warning in loaded.warnings:
             _tell(str(warning))
-        config = _overridden(loaded.config, overrides)
+        config = _overridden(loaded.config, overrides, loaded)
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, is_demo=False)
+    return _run(config, loaded)
 
 
 def demo(overrides: Overrides) -> int:
@@ -85,78 +106,114 @@ def demo(overrides: Overrides) -> int:
     try:
         make_demo_models(folder)
     except OSError as error:
-        typer.echo(f"llama-router: the demo's models cannot be made in {folder}: {error}", err=True)
+        _tell(f"the demo's models cannot be made in {folder}: {error}")
         return EXIT_FAILED
     try:
         config = _overridden(
-            Config(), Overrides(overrides.host, overrides.port, (folder,), overrides.log_level)
+            Config(),
+            replace(overrides, models_dirs=(folder,)),
         )
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, is_demo=True)
+    return _run(config)
 
 
-def _overridden(config: "Config", overrides: Overrides) -> "Config":
+def _overridden(
+    config: "Config", overrides: Overrides, loaded: "LoadedConfig | None" = None
+) -> "Config":
+    """Lay the command line over the config, which is ``loaded``'s if any. Raises ConfigError."""
     from llama_router.config.load import with_router
     from llama_router.config.problems import ConfigError, Problem
     from llama_router.config.schema import public_bind_problem
 
     changes = overrides.changes(config)
     if changes:
-        config = with_router(config, changes, "command line")
+        config = with_router(config, changes, _COMMAND_LINE)
     problem = public_bind_problem(config.router)
     if problem is not None:
-        raise ConfigError([Problem("config", 0, "router.host", problem)])
+        if loaded is None or overrides.host is not None:
+            raise ConfigError([Problem(_COMMAND_LINE, 0, "router.host", problem)])
+        raise ConfigError([loaded.problem(("router", "host"), problem)])
     return config
 
 
 def _refuse(message: str) -> int:
-    typer.echo(message, err=True)
+    for line in message.splitlines():
+        _tell(line)
     return EXIT_CONFIG
 
 
 def _tell(message: str) -> None:
-    typer.echo(f"llama-router: {message}", err=True)
+    typer.echo(f"llama-router: {escaped(message)}", err=True)
 
 
-def _run(config: "Config", *, is_demo: bool) -> int:
+def _run(config: "Config", loaded: "LoadedConfig | None" = None) -> int:
+    """Run the router with the config, which comes from ``loaded``; without, it is the demo."""
+    for folder in config.router.models_dirs:
+        if not Path(folder).is_dir():
+            _tell(f"the models folder {folder} does not exist")
     with LogQueue(config.router.log_level):
         if sys.platform == "win32":
-            return asyncio.run(_serve(config, is_demo=is_demo))
-        import uvloop
+            status = asyncio.run(_serve(config, loaded))
+        else:
+            import uvloop
 
-        return uvloop.run(_serve(config, is_demo=is_demo))
+            status = uvloop.run(_serve(config, loaded))
+    return status
 
 
-async def _serve(config: "Config", *, is_demo: bool) -> int:
+async def _serve(config: "Config", loaded: "LoadedConfig | None") -> int:
     import platformdirs
 
     from llama_router.engines.host import HostError
     from llama_router.proxy.server import BindError
-    from llama_router.runtime.app import Router, StartError
+    from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
     from llama_router.runtime.roster import take_demo_stock, take_stock
 
     state_dir = platformdirs.user_state_path("llama-router")
     try:
-        state_dir.mkdir(parents=True, exist_ok=True)
+        _check_state_dir(state_dir)
     except OSError as error:
-        typer.echo(f"llama-router: {state_dir} cannot be used: {error}", err=True)
+        _tell(
+            f"the router's state cannot be kept in {state_dir}: {error.strerror or error}; make it"
+            " writable, or set XDG_STATE_HOME to another folder"
+        )
         return EXIT_FAILED
     router = Router(
-        config, state_dir=state_dir, take_stock=take_demo_stock if is_demo else take_stock
+        config, state_dir=state_dir, take_stock=take_stock if loaded else take_demo_stock
     )
     router.install_signal_handlers()
     try:
-        await router.start()
+        if not await router.start():
+            return 0
+    except UnknownStartupModelError as error:
+        if loaded is None:
+            raise
+        return _refuse(str(loaded.problem(("startup_model",), str(error))))
     except (BindError, StartError, HostError) as error:
-        typer.echo(f"llama-router: {error}", err=True)
+        _tell(str(error))
         return EXIT_FAILED
     try:
-        typer.echo(_banner(router, is_demo=is_demo))
+        _say(_banner(router, is_demo=loaded is None))
         await router.wait()
     finally:
         await router.close()
     return 0
+
+
+def _check_state_dir(folder: Path) -> None:
+    """Make the folder and try to write into it. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Permissions alone do not tell: file systems are read-only or full.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x")
+
+
+def _say(text: str) -> None:
+    """Print to stdout; serving goes on when nobody reads it, or cannot show a model's name."""
+    with contextlib.suppress(OSError):
+        encoding = sys.stdout.encoding or "utf-8"
+        typer.echo(text.encode(encoding, "replace").decode(encoding))
 
 
 def _banner(router: "Router", *, is_demo: bool) -> str:
@@ -177,6 +234,7 @@ def _banner(router: "Router", *, is_demo: bool) -> str:
             lines.append(f"  {model.found.id}{note}")
         if len(models) > _MODELS_SHOWN_COUNT:
             lines.append(f"  … and {len(models) - _MODELS_SHOWN_COUNT} more: {url}/v1/models")
+    lines = [escaped(line) for line in lines]
     if is_demo and len(models) > 1:
         lines.append(_snippets(url, models[0].found.id, models[1].found.id))
     return "\n".join(lines)
@@ -193,20 +251,22 @@ def _engine(router: "Router") -> str:
 
 
 def _snippets(url: str, first: str, second: str) -> str:
+    # Unindented: it is to be pasted as it stands, and a here-document ends at the margin only.
+    python = shlex.quote(sys.executable)
     return f"""
 Try it in another terminal; each model has its own story, and only one is loaded at a time:
 
-  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
 
-  pip install openai && python3 - <<'END'
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="none")
-  question = [{{"role": "user", "content": "Hi"}}]
-  for chunk in client.chat.completions.create(model="{second}", messages=question, stream=True):
-      if chunk.choices:
-          print(chunk.choices[0].delta.content or "", end="", flush=True)
-  print()
-  END
+{python} -m pip install -q openai && {python} - <<'END'
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="none")
+question = [{{"role": "user", "content": "Hi"}}]
+for chunk in client.chat.completions.create(model="{second}", messages=question, stream=True):
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+END
 
 Ctrl-C ends the router."""

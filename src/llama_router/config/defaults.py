@@ -7,11 +7,14 @@ from pathlib import Path
 
 from llama_router.config import files
 from llama_router.config.problems import ConfigError, Problem
+from llama_router.config.schema import DEFAULT_COMMAND
 
 FILE_NAME = "config.yaml"
 _FOLDER_NAME = "llama-router"
 
-TEMPLATE = """\
+_COMMAND = "\n".join(f"    - {argument}" for argument in DEFAULT_COMMAND)
+
+TEMPLATE = f"""\
 # llama-router's configuration. Every setting is described in docs/configuration.md.
 # Lines that begin with "# " and a key show defaults: remove the "# " to change one.
 version: "1.0"
@@ -43,18 +46,7 @@ router:
 # llama-server is the one found beside llama-router, then on PATH, then the embedded one.
 default_spawn:
   command:
-    - llama-server
-    - --jinja
-    - --model
-    - $path
-    - --mmproj
-    - $mmproj
-    - --alias
-    - $model
-    - --host
-    - $host
-    - --port
-    - $port
+{_COMMAND}
   health_endpoint: /health
 
 # Models are found by themselves. An entry gives one settings of its own, or adds one:

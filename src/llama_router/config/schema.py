@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+# No --n-gpu-layers: llama.cpp fits the layers to the memory it finds, a number switches that off.
 DEFAULT_COMMAND = (
     "llama-server",
     "--jinja",
@@ -46,6 +47,7 @@ LIST_MAX_COUNT = 1024
 NAME_MAX_CHARS = 256
 KEY_MAX_CHARS = 512
 CONNECTIONS_MAX_COUNT = 1_000_000
+WAITING_MAX_COUNT = 1_000_000
 
 CommandCheck = Callable[[Sequence[str]], None]
 """Raises ValueError, saying what is wrong, for a command that could never run."""
@@ -226,6 +228,12 @@ class RouterSettings(_Section):
         "Most client connections at a time; 0: as many as the limit of file descriptors allows.",
         ge=0,
         le=CONNECTIONS_MAX_COUNT,
+    )
+    max_waiting: int = _setting(
+        1000,
+        "Most requests that may wait for one model; more get 429.",
+        ge=1,
+        le=WAITING_MAX_COUNT,
     )
     allow_public_without_keys: bool = _setting(
         False, "Allow a `host` that others can reach without `api_keys`."

@@ -90,6 +90,9 @@ def with_secret(app: _App, secret: str) -> _App:
                 refusal = _error(403, "forbidden", "this is the router's inner door")
                 await refusal(scope, receive, send)
                 return
+            if scope["method"] == "HEAD":
+                # Answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
+                scope = {**scope, "method": "GET"}
         await app(scope, receive, send)
 
     return guarded
@@ -114,15 +117,26 @@ def _add_error_handlers(app: FastAPI) -> None:
             return _error(404, "not_found", message)
         if error.status_code == 405:  # noqa: PLR2004
             message = f"{request.url.path} does not take {request.method}"
-            return _error(405, "method_not_allowed", message)
+            refusal = _error(405, "method_not_allowed", message)
+            refusal.headers.update(error.headers or {})
+            return refusal
         return _error(error.status_code, "invalid_request", str(error.detail))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return _error(400, "invalid_request", "the body is not valid JSON")
+        if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            message = "send the body as JSON, with 'Content-Type: application/json'"
+            return _error(400, "invalid_request", message)
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return _error(400, "invalid_request", message, where or None)
+
+    @app.exception_handler(Exception)
+    async def on_fault(_request: Request, _error_raised: Exception) -> Response:
+        return _error(500, "internal_error", "the router made a mistake; its log says more")
 
 
 def model_object(info: ModelInfo) -> dict[str, object]:
@@ -187,7 +201,6 @@ async def _follow(facade: Facade, model: str | None) -> AsyncIterator[str]:
     waiting = asyncio.Event()
     follower = facade.follow_log(model, lambda: loop.call_soon_threadsafe(waiting.set))
     try:
-        yield facade.log_text(model)
         while True:
             await waiting.wait()
             waiting.clear()

@@ -55,7 +55,7 @@ class RouterInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follower(Protocol):
-    """The lines of a log from a moment on. Usable from any thread."""
+    """The lines of a log, one after the other. Usable from any thread."""
 
     def take(self) -> Sequence[str]:
         """Return the lines that have come since the last call."""
@@ -86,4 +86,7 @@ class Facade(Protocol):
         """Return what a model's engines have written lately, or all engines (None)."""
 
     def follow_log(self, model: str | None, wake: Callable[[], object]) -> Follower:
-        """Follow a log; ``wake`` is called, on any thread, when lines begin to wait."""
+        """Follow a log, from the lines that are kept on, without a gap.
+
+        ``wake`` is called, on any thread, when lines begin to wait.
+        """

@@ -3,18 +3,25 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
+import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from llama_router.control.facade import Facade
 
-_START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _SECRET_BYTES = 32
+_FOLDER_PREFIX = "llama-router-"
+_FOLDER_NAME = re.compile(rf"{_FOLDER_PREFIX}(\d{{1,9}})-\w+")
+_SOCKET_NAME = "control.sock"
 
 
 class ControlThread:
@@ -28,7 +35,8 @@ class ControlThread:
         self._facade = facade
         self._version = version
         self._on_ready = on_ready
-        self._folder = Path(tempfile.mkdtemp(prefix="llama-router-"))
+        _remove_leftovers(Path(tempfile.gettempdir()))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
         self._socket, self.unix_path, self.port = _private_socket(self._folder)
         self._stop: Callable[[], None] = lambda: None
         self._stopping = threading.Event()
@@ -85,14 +93,60 @@ class ControlThread:
         await server.serve(sockets=[self._socket])  # type: ignore[attr-defined]  # uvicorn.Server
 
 
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the folders of this user's routers that were killed; what cannot go may stay."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        match = _FOLDER_NAME.fullmatch(folder.name)
+        if match is None or psutil.pid_exists(int(match[1])):
+            continue
+        with contextlib.suppress(OSError):
+            if _is_abandoned(folder):
+                (folder / _SOCKET_NAME).unlink(missing_ok=True)
+                folder.rmdir()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether it is a folder of ours behind whose socket nobody listens. Raises OSError.
+
+    A pid does not tell: containers that share their temporary folder have pids of their own.
+    """
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    if sys.platform == "win32":
+        # There, temporary folders are one user's, and there are no such sockets.
+        return True
+    else:  # noqa: RET505 - type checkers follow platforms through else only
+        return status.st_uid == os.getuid() and _is_deaf(folder / _SOCKET_NAME)
+
+
+if sys.platform != "win32":
+
+    def _is_deaf(address: Path) -> bool:
+        """Tell whether a connection to a socket is refused."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            # A full backlog is an answer too.
+            probe.setblocking(False)
+            try:
+                probe.connect(str(address))
+            except ConnectionRefusedError:
+                return True
+        return False
+
+
 def _private_socket(folder: Path) -> tuple[socket.socket, str, int]:
     if hasattr(socket, "AF_UNIX"):
-        path = str(folder / "control.sock")
+        path = str(folder / _SOCKET_NAME)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # The folder is open to this user only.
-        listening.bind(path)
-        listening.listen()
-        return listening, path, 0
+        try:
+            # The folder is open to this user only.
+            listening.bind(path)
+            listening.listen()
+            return listening, path, 0
+        except OSError:
+            # Longer than the hundred bytes that such an address may have, or a file system without
+            # sockets. The secret holds on loopback too.
+            listening.close()
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.bind(("127.0.0.1", 0))
     listening.listen()

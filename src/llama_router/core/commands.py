@@ -89,8 +89,8 @@ class NoticeKind(Enum):
 class Notify(Command, frozen=True):
     """Tell a waiting request how its load is going.
 
-    ``model`` is the one that is unloaded, loaded or ready; ``fraction`` (0 to 1) is only there when
-    the engine itself has reported it.
+    ``model`` is the one that is unloaded, loaded or ready; ``fraction`` (0 to 1) is how far loading
+    has come, as the engine says, or elapsed against what its last load took; None when unknown.
     """
 
     request_id: int

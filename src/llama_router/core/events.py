@@ -70,7 +70,10 @@ class SpawnFailed(Event, frozen=True):
 
 
 class EngineProgress(Event, frozen=True):
-    """Loading has come as far as ``fraction`` (0 to 1), as the engine itself says."""
+    """Loading has come as far as ``fraction`` (0 to 1).
+
+    As the engine says, or elapsed against what its last load took.
+    """
 
     model: str
     generation: int

@@ -60,9 +60,10 @@ def classify(
         reason = f"{reason}: {words}"
     text = "\n".join(lines)
     if returncode in (-_SIGKILL, _SIGNAL_STATUS_BASE + _SIGKILL):
-        return reason, ExitCause.OUT_OF_MEMORY
+        # Nobody else is known to do so; the kernel does it without a word to the process.
+        return f"probably ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY
     if returncode != 0 and _OUT_OF_MEMORY.search(text):
-        return reason, ExitCause.OUT_OF_MEMORY
+        return f"ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY
     if is_starting and (is_address_foreign or _ADDRESS_IN_USE.search(text)):
         return reason, ExitCause.ADDRESS_IN_USE
     return reason, ExitCause.EXITED

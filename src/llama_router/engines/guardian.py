@@ -93,6 +93,8 @@ class Guardian:
     def run(self) -> None:
         """Serve until the router is gone and every engine with it."""
         self._table.become_subreaper()
+        # Found out now, not at the first spawn.
+        fork_exec.setpriv()
         self._save()
         self._send({"event": "hello"})
         while not self._is_done():

@@ -90,12 +90,13 @@ class GuardianClient:
         except (TimeoutError, ConnectionError) as error:
             await guardian.close()
             raise HostError(
-                f"the guardian process of the engines did not start ({type(error).__name__}); "
+                "the guardian process of the engines did not start "
+                f"({guardian.failure or type(error).__name__}); "
                 f"see its message above, if any, and try: {sys.executable} -I -S -c pass"
             ) from error
 
     def spawn(self, spec: LaunchSpec, *, hold_stdin: bool) -> None:
-        """Ask the guardian for the process; a guardian that was lost is replaced first."""
+        """Ask the guardian for the process; one that was lost is replaced meanwhile."""
         try:
             guardian = self._guardian or self._open()
             guardian.spawn(spec, hold_stdin=hold_stdin)
@@ -188,12 +189,26 @@ class _Guardian:
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._is_connected = True
         self._burial: asyncio.Task[None] | None = None
+        # Why there is no process, if the system would not start one.
+        self.failure = ""
         cookie = secrets.token_hex(8)
         self._record_path = record_path(state_dir, cookie)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
+        self._process: subprocess.Popen[bytes] | None = None
+        # What is sent before the process is there waits in the socket.
+        self._start = self._loop.create_task(
+            self._start_process(theirs, cookie, state_dir), name="guardian-start"
+        )
+        self._loop.add_reader(self._socket, self._receive)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def _start_process(self, theirs: socket.socket, cookie: str, state_dir: Path) -> None:
+        def popen() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 [
                     sys.executable, "-I", "-S", str(_GUARDIAN_PROGRAM),
                     str(theirs.fileno()), str(os.getpid()), cookie, str(state_dir),
@@ -204,11 +219,13 @@ class _Guardian:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )  # fmt: skip
-        self._loop.add_reader(self._socket, self._receive)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        # Without a process, closing this end is the end of the connection, as any guardian's end.
+        with theirs:
+            try:
+                self._process = await self._loop.run_in_executor(None, popen)
+            except OSError as error:
+                self.failure = str(error)
 
     def spawn(self, spec: LaunchSpec, *, hold_stdin: bool) -> None:
         """Make the pipes and send the request. Raises OSError when no descriptors are left."""
@@ -273,6 +290,7 @@ class _Guardian:
     async def close(self) -> None:
         """End the guardian with all that it runs. Idempotent."""
         self._disconnect()
+        await self._start
         if self._burial is not None:
             await self._burial
         else:
@@ -286,10 +304,16 @@ class _Guardian:
         self._burial = self._loop.create_task(self._bury(then), name="guardian-lost")
 
     async def _bury(self, then: Callable[[], None]) -> None:
+        await self._start
         await self._loop.run_in_executor(None, self._clear)
         for generation, engine in list(self.engines.items()):
             if not engine.is_spawned:
-                self._fail(generation, "the guardian process of the engines ended")
+                self._fail(
+                    generation,
+                    f"the guardian process of the engines did not start: {self.failure}"
+                    if self.failure
+                    else "the guardian process of the engines ended",
+                )
                 continue
             if not engine.is_exit_told:
                 engine.is_exit_told = True
@@ -304,11 +328,14 @@ class _Guardian:
         leftovers.clear_record(self._record_path)
 
     def _wait(self) -> None:
+        process = self._process
+        if process is None:
+            return
         try:
-            self._process.wait(STOP_TIMEOUT_S)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
             leftovers.clear_record(self._record_path)
 
     def _queue(self, data: bytes, fds: tuple[int, ...]) -> None:

@@ -55,6 +55,8 @@ class Subscription:
         self._on_close = on_close
         self._lock = threading.Lock()
         self._ring = _Ring(SUBSCRIPTION_BYTES)
+        # Lines from before the subscription, as many as there were.
+        self._kept: list[str] = []
         self._dropped = 0
         self._is_waiting = False
 
@@ -62,14 +64,27 @@ class Subscription:
         """Return the lines that wait; where some were lost, a line in brackets says how many."""
         with self._lock:
             lines, dropped = self._ring.lines(), self._dropped
+            kept, self._kept = self._kept, []
             self._ring.clear()
             self._dropped = 0
             self._is_waiting = False
+        if kept and dropped:
+            # Later ones are lost already: these would have been the first to go.
+            dropped += len(kept)
+        elif kept:
+            ring = _Ring(SUBSCRIPTION_BYTES)
+            dropped = sum(ring.append(line) for line in (*kept, *lines))
+            lines = ring.lines()
         return [f"[{dropped} lines dropped]", *lines] if dropped else lines
 
     def close(self) -> None:
         """Follow no longer. Idempotent."""
         self._on_close(self)
+
+    def _begin_with(self, kept: list[str]) -> None:
+        """Take over lines before anything else is put; they are fitted in by ``take``."""
+        self._kept = kept
+        self._is_waiting = bool(kept)
 
     def _put(self, lines: Iterable[str]) -> None:
         with self._lock:
@@ -129,10 +144,15 @@ class LogStore:
     ) -> Subscription:
         """Follow a log, from its kept lines on if asked, else from now on; without a gap."""
         subscription = Subscription(wake, lambda closed: self._unsubscribe(model, closed))
+        kept: list[str] = []
         with self._lock:
             if with_kept_lines and model in self._rings:
-                subscription._put(self._rings[model].lines())
+                # No more than a copy: whoever writes a line waits for this lock.
+                kept = self._rings[model].lines()
+                subscription._begin_with(kept)
             self._subscriptions.setdefault(model, []).append(subscription)
+        if kept:
+            wake()
         return subscription
 
     def forget(self, model: str) -> None:

@@ -20,7 +20,8 @@ from llama_router.engines.launch import LaunchSpec, OwnerCheck, Readiness
 from llama_router.engines.lines import LineBuffer, log_text
 from llama_router.engines.logs import LogStore
 
-# Lines handled in one callback of the loop: a flood must not hold it for more than 2 ms.
+# Lines handled in one callback of the loop: a flood must not hold it for more than 2 ms. Bytes are
+# limited too (MAX_BYTES_PER_TAKE).
 MAX_LINES_PER_CALLBACK = 128
 
 # From the exit line to the end of stdin: an engine that reads neither the line nor signals takes
@@ -34,8 +35,9 @@ CLOSE_TIMEOUT_S = 5.0
 class EngineListener(Protocol):
     """Told what becomes of engines. All methods are called on the loop and must not raise.
 
-    Per generation: ``spawn_failed`` alone; or ``spawned``, then ``progress``, ``ready``,
-    ``address_stolen``, and at last ``exited`` and ``reaped``, once each.
+    Per generation: ``spawn_failed`` alone; or ``spawned``, ``progress``, ``ready``,
+    ``address_stolen``, and at last ``exited`` and ``reaped``, once each. What an engine says of
+    itself may come before ``spawned``, which takes the way through the guardian.
     """
 
     def spawned(self, model: str, generation: int) -> None:
@@ -195,10 +197,10 @@ class Supervisor:
 
     def _handle_lines(self, engine: _Engine, stream: Stream) -> bool:
         """Handle a portion of the lines that have come; return whether there may be more."""
-        lines = engine.buffers[stream].take(MAX_LINES_PER_CALLBACK)
-        for line in lines:
+        buffer = engine.buffers[stream]
+        for line in buffer.take(MAX_LINES_PER_CALLBACK):
             self._handle_line(engine, stream, line)
-        return len(lines) >= MAX_LINES_PER_CALLBACK
+        return buffer.is_behind
 
     def _handle_rest(self, engine: _Engine, stream: Stream) -> None:
         if self._handle_lines(engine, stream):

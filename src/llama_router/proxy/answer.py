@@ -20,6 +20,7 @@ _REASONS = {
     414: b"URI Too Long",
     415: b"Unsupported Media Type",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",
@@ -33,6 +34,7 @@ _SSE_HEAD = (
     b"x-accel-buffering: no\r\n"
 )
 _HEARTBEAT = b": waiting\n\n"
+_PROBE = b":\n\n"
 
 
 class _ErrorDetail(msgspec.Struct):
@@ -126,6 +128,11 @@ def heartbeat(framing: Framing) -> bytes:
     return framed(_HEARTBEAT, framing)
 
 
+def probe(framing: Framing) -> bytes:
+    """Return a comment that makes a client which has gone say so."""
+    return framed(_PROBE, framing)
+
+
 def error_event(error: RequestError, framing: Framing) -> bytes:
     """Return one event that carries ``error``."""
     event = openai.sse_error(error.message, error_type=error.error_type, code=error.code)
@@ -143,4 +150,6 @@ def error_from_body(status: int, body: bytes) -> RequestError:
         message = msgspec.json.decode(body, type=_ErrorBody).error.message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = ""
+    if not message and status == 200:  # noqa: PLR2004
+        message = "the engine did not stream its answer, which cannot follow on notices"
     return BadUpstreamError(message or f"the engine answered with status {status}")

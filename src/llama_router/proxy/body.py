@@ -20,6 +20,7 @@ from llama_router.proxy.errors import (
 )
 from llama_router.proxy.limits import (
     MAX_BODIES_IN_MEMORY_BYTES,
+    MAX_BODIES_ON_DISK_BYTES,
     SPOOL_PIECE_BYTES,
     SPOOL_THRESHOLD_BYTES,
 )
@@ -28,25 +29,48 @@ _RETRY_AFTER_S = 5.0
 
 
 class BodyBudget:
-    """The memory that all waiting bodies share. ``used_bytes`` returns to 0 when none is held."""
+    """The memory and the disk that all waiting bodies share.
 
-    def __init__(self, limit_bytes: int = MAX_BODIES_IN_MEMORY_BYTES) -> None:
+    ``used_bytes`` (of memory) and ``used_on_disk_bytes`` return to 0 when none is held.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int = MAX_BODIES_IN_MEMORY_BYTES,
+        disk_limit_bytes: int = MAX_BODIES_ON_DISK_BYTES,
+    ) -> None:
         self._limit_bytes = limit_bytes
+        self._disk_limit_bytes = disk_limit_bytes
         self.used_bytes = 0
+        self.used_on_disk_bytes = 0
 
     def take(self, size_bytes: int) -> None:
         """Reserve memory. Raises TooManyBodiesError when it is not there."""
         if self.used_bytes + size_bytes > self._limit_bytes:
-            raise TooManyBodiesError(
-                "too many large requests are waiting; try again later",
-                retry_after_s=_RETRY_AFTER_S,
-                should_retry=True,
-            )
+            raise _too_many()
         self.used_bytes += size_bytes
 
     def give(self, size_bytes: int) -> None:
         """Return what was taken."""
         self.used_bytes -= size_bytes
+
+    def take_on_disk(self, size_bytes: int) -> None:
+        """Reserve disk. Raises TooManyBodiesError when it is not there."""
+        if self.used_on_disk_bytes + size_bytes > self._disk_limit_bytes:
+            raise _too_many()
+        self.used_on_disk_bytes += size_bytes
+
+    def give_on_disk(self, size_bytes: int) -> None:
+        """Return what was taken."""
+        self.used_on_disk_bytes -= size_bytes
+
+
+def _too_many() -> TooManyBodiesError:
+    return TooManyBodiesError(
+        "too many large requests are waiting; try again later",
+        retry_after_s=_RETRY_AFTER_S,
+        should_retry=True,
+    )
 
 
 class Body:
@@ -66,8 +90,14 @@ class Body:
             self._budget.give(len(self.data))
             self.data = b""
         if self.file is not None:
-            self.file.close()
+            _close_aside(self.file)
+            self._budget.give_on_disk(self.size_bytes)
             self.file = None
+
+
+def _close_aside(file: IO[bytes]) -> None:
+    """Close outside the event loop: giving back a gigabyte of disk takes its time."""
+    asyncio.get_running_loop().run_in_executor(None, file.close)
 
 
 class BodyReader:
@@ -96,11 +126,14 @@ class BodyReader:
         self._scanner = ChunkedScanner() if content_length is None else None
         self._pieces: list[bytes] = []
         self._held_bytes = 0
+        self._on_disk_bytes = 0
         self._file: IO[bytes] | None = None
         self._writing: asyncio.Future[None] | None = None
-        self._ended = False
+        self.ended = False
         self._closed = False
         self.received_bytes = 0
+        # Chunks can be so many that a read of them takes long to walk through.
+        self.is_chunked = content_length is None
         if content_length is not None and content_length > limit_bytes:
             raise BodyTooLargeError(f"the body is larger than {limit_bytes} bytes")
 
@@ -118,14 +151,17 @@ class BodyReader:
         self._held_bytes += size
         self._pieces += pieces
         if self._file is None and self.received_bytes <= SPOOL_THRESHOLD_BYTES:
-            if not self._ended:
+            if not self.ended:
                 return used, None
             whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             # From here the Body answers for the memory.
             self._held_bytes = 0
             self._pieces = []
             return used, Body(self._budget, whole, None, self.received_bytes)
-        if self._ended or self._held_bytes >= SPOOL_PIECE_BYTES:
+        # What is still held will be written, so it is counted already.
+        self._budget.take_on_disk(self.received_bytes - self._on_disk_bytes)
+        self._on_disk_bytes = self.received_bytes
+        if self.ended or self._held_bytes >= SPOOL_PIECE_BYTES:
             self._spool()
         return used, None
 
@@ -133,10 +169,11 @@ class BodyReader:
         """Drop everything: the client is gone or has been refused."""
         self._closed = True
         self._budget.give(self._held_bytes)
-        self._held_bytes = 0
+        self._budget.give_on_disk(self._on_disk_bytes)
+        self._held_bytes = self._on_disk_bytes = 0
         self._pieces = []
         if self._file is not None and self._writing is None:
-            self._file.close()
+            _close_aside(self._file)
             self._file = None
 
     def _cut(self, data: bytes) -> tuple[int, list[bytes]]:
@@ -146,12 +183,13 @@ class BodyReader:
                 end = self._scanner.scan(data, pieces)
             except ChunkedError as error:
                 raise MalformedRequestError(f"the chunked body is malformed: {error}") from None
-            self._ended = end >= 0
-            return (end if self._ended else len(data)), pieces
+            self.ended = end >= 0
+            # In one piece: a body in chunks of a byte would cost many times its size.
+            return (end if self.ended else len(data)), [b"".join(pieces)] if pieces else []
         left = self._left or 0
         used = min(left, len(data))
         self._left = left - used
-        self._ended = self._left == 0
+        self.ended = self._left == 0
         if not used:
             return 0, []
         return used, [data if used == len(data) else data[:used]]
@@ -162,26 +200,30 @@ class BodyReader:
             return
         pieces, self._pieces = self._pieces, []
         size = sum(map(len, pieces))
+        # Told here and not seen there: more can come, and the end with it, while the disk works.
+        is_last = self.ended
         loop = asyncio.get_running_loop()
         self._pause()
-        self._writing = loop.run_in_executor(None, self._write, pieces)
-        self._writing.add_done_callback(lambda written: self._on_written(written, size))
+        self._writing = loop.run_in_executor(None, self._write, pieces, is_last)
+        self._writing.add_done_callback(
+            lambda written: self._on_written(written, size, is_last=is_last)
+        )
 
-    def _write(self, pieces: list[bytes]) -> None:
+    def _write(self, pieces: list[bytes], is_last: bool) -> None:  # noqa: FBT001  # by position
         if self._file is None:
             # Closed by whoever ends up with it: this reader, or the Body.
             self._file = tempfile.TemporaryFile(prefix="llama-router-body-")  # noqa: SIM115
         self._file.writelines(pieces)
-        if self._ended:
+        if is_last:
             self._file.flush()
             self._file.seek(0)
 
-    def _on_written(self, written: "asyncio.Future[None]", size: int) -> None:
+    def _on_written(self, written: "asyncio.Future[None]", size: int, *, is_last: bool) -> None:
         self._writing = None
         error = written.exception()
         if self._closed:
             if self._file is not None:
-                self._file.close()
+                _close_aside(self._file)
                 self._file = None
             return
         self._held_bytes -= size
@@ -189,10 +231,12 @@ class BodyReader:
         if error is not None:
             self.close()
             self._on_done(InternalError(f"the request's body could not be kept on disk: {error}"))
-        elif self._pieces:
+        elif self._pieces or (self.ended and not is_last):
             self._spool()
-        elif self._ended:
+        elif self.ended:
+            # From here the Body answers for the disk.
             file, self._file = self._file, None
+            self._on_disk_bytes = 0
             self._on_done(Body(self._budget, b"", file, self.received_bytes))
         else:
             self._resume()

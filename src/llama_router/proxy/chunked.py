@@ -23,6 +23,26 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def _skip_whole(data: bytes, pos: int, out: list[bytes] | None) -> int:
+    """Take the chunks that are whole, well-formed and not the last; return where they end."""
+    length = len(data)
+    while (line := _SIZE_LINE.match(data, pos)) is not None:
+        start = line.end()
+        end = start + int(line[1], 16)
+        behind = end + 2
+        if (
+            end == start
+            or behind > length
+            or start - pos > MAX_CHUNK_LINE_BYTES
+            or data[end:behind] != b"\r\n"
+        ):
+            break
+        if out is not None:
+            out.append(data[start:end])
+        pos = behind
+    return pos
+
+
 class ChunkedScanner:
     """Finds the end of a chunked body that comes in pieces.
 
@@ -45,7 +65,7 @@ class ChunkedScanner:
         The decoded pieces are appended to ``out`` when it is given.
         Raises ChunkedError at the first byte that cannot belong to a chunked body.
         """
-        if self._left == 0 and not self._held and not self._need_crlf and out is None:
+        if self.at_boundary and out is None:
             # An event in a chunk of its own, whole: what engines send all day.
             match = _SIZE_LINE.match(data)
             if match is not None:
@@ -82,7 +102,7 @@ class ChunkedScanner:
                 self._need_crlf = False
                 pos += 2
                 continue
-            line_end = self._take_line(data, pos)
+            line_end = self._take_line(data, pos, out)
             if line_end < 0:
                 break
             if self._in_trailer and line_end == pos + 2:
@@ -93,10 +113,16 @@ class ChunkedScanner:
         self.at_boundary = not (self._left or self._need_crlf or self._held or self._in_trailer)
         return -1
 
-    def _take_line(self, data: bytes, pos: int) -> int:
-        """Take a size or trailer line at ``pos``; return the index behind it, -1 if cut off."""
+    def _take_line(self, data: bytes, pos: int, out: list[bytes] | None) -> int:
+        """Take whole chunks, or a size or trailer line, at ``pos``.
+
+        Returns the index behind them, -1 if the line is cut off.
+        """
         if self._in_trailer:
             return self._take_trailer_line(data, pos)
+        behind_chunks = _skip_whole(data, pos, out)
+        if behind_chunks != pos:
+            return behind_chunks
         match = _SIZE_LINE.match(data, pos)
         if match is None:
             newline = data.find(b"\n", pos, pos + MAX_CHUNK_LINE_BYTES)

@@ -7,6 +7,9 @@ no disconnect; what comes early is kept unparsed, up to a limit.
 import asyncio
 import logging
 import re
+import socket
+import struct
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,17 +21,18 @@ from llama_router.proxy.errors import (
     MalformedRequestError,
     RequestError,
     RequestTimeoutError,
+    TargetTooLongError,
 )
 from llama_router.proxy.exchange import Exchange
 from llama_router.proxy.limits import (
     BODY_GRACE_S,
+    CHUNKED_SLICE_BYTES,
     HEAD_DEADLINE_S,
     IDLE_TIMEOUT_S,
     MAX_EARLY_BYTES,
     MAX_EARLY_PAUSE_S,
     MAX_HEAD_BYTES,
     MIN_BODY_RATE_BYTES_PER_S,
-    SPOOL_THRESHOLD_BYTES,
     SWEEP_S,
     WRITE_HIGH_WATER_BYTES,
     WRITE_LOW_WATER_BYTES,
@@ -43,6 +47,11 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 # How long a refused client may go on sending, so that it gets to read why (RFC 9112, section 9.6).
 _LINGER_S = 2.0
+# Enough to find out within 100 ms that a client has not only stopped sending.
+_PROBE_COUNT = 3
+_PROBE_INTERVAL_S = 0.02
+# struct linger (an int each; a short each on Windows): on, for no time. Closing then resets.
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class _State(Enum):
@@ -52,7 +61,9 @@ class _State(Enum):
     BUSY = 2
     # An error has been written; what still comes is thrown away.
     LINGER = 3
-    CLOSED = 4
+    # Closed by us, as soon as the client has taken what is written.
+    CLOSING = 4
+    CLOSED = 5
 
 
 class ClientConnection(asyncio.Protocol):
@@ -60,10 +71,12 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked",
+        "_body_paused",
         "_buffer",
         "_close_after",
         "_early_paused_s",
         "_exchange",
+        "_half_closed",
         "_head_begun",
         "_prepared",
         "_reader",
@@ -86,7 +99,9 @@ class ClientConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._exchange: Exchange | None = None
         self._close_after = False
+        self._half_closed = False
         self._blocked = False
+        self._body_paused = False
         self._stalled_s = 0.0
         self._unsent_bytes = 0
         self._early_paused_s = -1.0
@@ -130,11 +145,22 @@ class ClientConnection(asyncio.Protocol):
         """The client will send no more; it may still want its answer."""
         if self._state is _State.BUSY and self._exchange is not None:
             self._close_after = True
-            if self._exchange.is_waiting and self._services.abort_on_half_close:
-                self._exchange.cancel("client.queue")
+            exchange = self._exchange
+            if self._services.abort_on_half_close and (exchange.is_waiting or exchange.is_own):
+                exchange.cancel("client.queue" if exchange.is_waiting else "client.stream")
                 return False
+            self._half_closed = True
+            self._probe(_PROBE_COUNT)
             return True
         return False
+
+    def _probe(self, left_count: int) -> None:
+        # A peer that has closed answers the first bytes with a reset, and the next write finds it.
+        if self._exchange is not None:
+            self._exchange.probe()
+            if left_count > 1:
+                loop = asyncio.get_running_loop()
+                loop.call_later(_PROBE_INTERVAL_S, self._probe, left_count - 1)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone: nobody waits for an answer any more."""
@@ -161,6 +187,8 @@ class ClientConnection(asyncio.Protocol):
         self._blocked = False
         if self._exchange is not None:
             self._exchange.on_client_unblocked()
+        elif self._state is _State.BUSY:
+            self.exchange_done(close=False)
 
     # --- requests
 
@@ -183,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
         end = data.find(b"\r\n\r\n") + 4
         if end < 4 or end > MAX_HEAD_BYTES:  # noqa: PLR2004
             if len(data) > MAX_HEAD_BYTES:
+                if b"\r\n" not in data[:MAX_HEAD_BYTES]:
+                    raise TargetTooLongError("the request line is too long")
                 raise HeadTooLargeError(f"the head is larger than {MAX_HEAD_BYTES} bytes")
             if _BARE_LINE_FEED.search(data):
                 raise MalformedRequestError("a line of the head ends without a carriage return")
@@ -204,8 +234,8 @@ class ClientConnection(asyncio.Protocol):
         if not prepared.has_body or length == 0:
             self._start(prepared, Body(services.budget, b"", None, 0))
             return rest
-        if length is not None and length <= len(rest) and length <= SPOOL_THRESHOLD_BYTES:
-            # The usual request has come in one piece.
+        if length is not None and length <= len(rest) and length <= prepared.body_limit_bytes:
+            # The usual request has come in one piece; reads are too small to need the disk.
             services.budget.take(length)
             whole = len(rest) == length
             body = Body(services.budget, rest if whole else rest[:length], None, length)
@@ -225,14 +255,22 @@ class ClientConnection(asyncio.Protocol):
         return rest
 
     def _take_body(self, data: bytes) -> None:
-        if self._reader is None or not data:
+        reader = self._reader
+        if reader is None or not data:
             return
-        used, body = self._reader.feed(data)
+        if reader.ended:
+            # It is on its way to the disk.
+            self._hold_early(data)
+            return
+        rest = b""
+        if reader.is_chunked and len(data) > CHUNKED_SLICE_BYTES:
+            data, rest = data[:CHUNKED_SLICE_BYTES], data[CHUNKED_SLICE_BYTES:]
+        used, body = reader.feed(data)
         if body is not None:
             self._reader = None
             self._start_read(body)
-        if used < len(data):
-            self._keep(data[used:])
+        if used < len(data) or rest:
+            self._keep(data[used:] + rest)
 
     def _on_spooled(self, result: Body | RequestError) -> None:
         self._reader = None
@@ -240,7 +278,10 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(result)
             return
         self._resume_body()
-        self._start_read(result)
+        try:
+            self._start_read(result)
+        except RequestError as error:
+            self._refuse(error)
 
     def _start_read(self, body: Body) -> None:
         if self._prepared is not None:
@@ -255,6 +296,7 @@ class ClientConnection(asyncio.Protocol):
             _log.exception("fault while starting a request")
             self._exchange = None
             exchange.cancel("router.head")
+            body.release()
             raise InternalError("the router made a mistake; its log says more") from None
 
     def exchange_done(self, *, close: bool, abort: bool = False) -> None:
@@ -264,20 +306,22 @@ class ClientConnection(asyncio.Protocol):
         if self._state is _State.CLOSED:
             return
         if abort:
-            self.transport.abort()
+            self._reset()
         elif close or self.wants_close:
-            self._linger() if self._reader is not None else self._close()
-        else:
+            # Closing on bytes that were not read would reset, and could cost the answer.
+            self._linger() if self._buffer else self._close()
+        elif not self._blocked:
             self._set_state(_State.HEAD)
-            self._resume_early()
             if self._buffer:
                 # Not at once: each request gets its turn of the event loop.
                 asyncio.get_running_loop().call_soon(self._go_on)
+        # Else nothing more is done for a client until it has taken what it has been given.
 
     def _go_on(self) -> None:
-        if self._state is _State.HEAD and self._buffer:
+        if self._buffer and self._state in (_State.HEAD, _State.BODY):
             data, self._buffer = self._buffer, b""
             self._advance(data)
+            self._go_on_reading()
 
     def _refuse(self, error: RequestError) -> None:
         """Answer what cannot be taken, and end: where the next request begins is not known."""
@@ -295,12 +339,12 @@ class ClientConnection(asyncio.Protocol):
     # --- flow
 
     def _keep(self, data: bytes) -> None:
-        """Keep what follows the request that has just begun, and may already be over."""
-        if self._state is _State.HEAD:
-            self._buffer += data
-            asyncio.get_running_loop().call_soon(self._go_on)
-        elif self._state in (_State.BODY, _State.BUSY):
+        """Keep what cannot be taken at once, and go on with it if nothing is in flight."""
+        state = self._state
+        if state in (_State.HEAD, _State.BODY, _State.BUSY):
             self._hold_early(data)
+            if state is not _State.BUSY:
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     def _hold_early(self, data: bytes) -> None:
         self._buffer += data
@@ -308,24 +352,35 @@ class ClientConnection(asyncio.Protocol):
             self._early_paused_s = 0.0
             self.transport.pause_reading()
 
-    def _resume_early(self) -> None:
-        if self._early_paused_s >= 0 and len(self._buffer) <= MAX_EARLY_BYTES:
+    def _go_on_reading(self) -> None:
+        if self._early_paused_s < 0:
+            return
+        # What was sent ahead is being worked off: the time begins anew.
+        self._early_paused_s = 0.0
+        if len(self._buffer) <= MAX_EARLY_BYTES:
             self._early_paused_s = -1.0
-            self.transport.resume_reading()
+            self._resume()
 
     def _pause_body(self) -> None:
+        self._body_paused = True
         self.transport.pause_reading()
 
     def _resume_body(self) -> None:
-        if not self.transport.is_closing() and self._early_paused_s < 0:
+        self._body_paused = False
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._early_paused_s < 0 and not self._body_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     # --- time
 
     def sweep(self) -> None:
         """Called every SWEEP_S: hold the client to its deadlines."""
-        self._state_s += SWEEP_S
         state = self._state
+        if state is _State.CLOSED:
+            return
+        self._state_s += SWEEP_S
         if state is _State.HEAD:
             self._sweep_head()
         elif state is _State.BODY:
@@ -334,7 +389,9 @@ class ClientConnection(asyncio.Protocol):
             self._close()
         if self._exchange is not None:
             self._exchange.sweep()
-        if self._blocked:
+        if self._half_closed:
+            self._probe(1)
+        if self._blocked or state is _State.CLOSING:
             self._sweep_blocked()
         if self._early_paused_s >= 0:
             self._early_paused_s += SWEEP_S
@@ -365,7 +422,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""
-        if not self.is_busy:
+        if self._state is _State.HEAD:
             self._close()
 
     def _set_state(self, state: _State) -> None:
@@ -380,10 +437,21 @@ class ClientConnection(asyncio.Protocol):
             return
         if self.transport.can_write_eof():
             self.transport.write_eof()
+            self._early_paused_s = -1.0
             self._resume_body()
         else:
-            self.transport.close()
+            self._close()
 
     def _close(self) -> None:
-        self._set_state(_State.LINGER)
+        self._set_state(_State.CLOSING)
+        self._buffer = b""
+        self._stalled_s = 0.0
+        self._unsent_bytes = self.transport.get_write_buffer_size()
         self.transport.close()
+
+    def _reset(self) -> None:
+        """Break off so that the client sees it though the connection's end would be the body's."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()

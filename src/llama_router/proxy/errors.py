@@ -207,7 +207,7 @@ class ShuttingDownError(UnavailableError):
 
 
 class TooManyBodiesError(UnavailableError):
-    """The bodies of the waiting requests fill the memory set aside for them."""
+    """The bodies of the waiting requests fill the memory or the disk set aside for them."""
 
     code = "too_many_waiting_bodies"
     closes = True

@@ -8,61 +8,43 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote_to_bytes
+from typing import IO, TYPE_CHECKING
 
+from llama_router.core.commands import NoticeKind
 from llama_router.dialects import openai
 from llama_router.proxy import answer
 from llama_router.proxy.answer import Framing
 from llama_router.proxy.body import Body
 from llama_router.proxy.chunked import encode_chunk
+from llama_router.proxy.client import Client
+from llama_router.proxy.engine_connection import EngineConnection
 from llama_router.proxy.errors import (
-    BadRequestError,
     BadUpstreamError,
+    BodyTooLargeError,
     EngineCrashedError,
     EngineTimeoutError,
     InternalError,
-    ModelNotFoundError,
-    NoModelsRunningError,
     RequestError,
 )
-from llama_router.proxy.gate import NoticeKind, Target
 from llama_router.proxy.head import ResponseHead
 from llama_router.proxy.limits import (
     HEARTBEAT_S,
+    MAX_CONTROL_BODY_BYTES,
     MAX_ERROR_BODY_BYTES,
-    SPOOL_PIECE_BYTES,
     SWEEP_S,
 )
 from llama_router.proxy.notices import notice_text
-from llama_router.proxy.peek import Peek, peek_json, peek_multipart
-from llama_router.proxy.prepared import PreparedRequest, PreparedResponse
+from llama_router.proxy.peek import QUICK_FORM_BYTES, Peek
+from llama_router.proxy.prepared import PreparedRequest, PreparedResponse, request_head
 from llama_router.proxy.routes import RouteKind
-from llama_router.proxy.upstream import EngineConnection, Upstream
+from llama_router.proxy.targets import find_destination, is_quick_to_peek, model_of_body, peek_body
+from llama_router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from llama_router.proxy.server import Services
 
 _log = logging.getLogger(__name__)
 _NOTICE_PATHS = (b"/v1/chat/completions", b"/chat/completions")
-_PER_MODEL_TAILS = ("/props", "/slots", "/health")
-
-
-class Client(Protocol):
-    """The connection that a request came by."""
-
-    transport: asyncio.Transport
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the client does not take what is written to it."""
-
-    @property
-    def wants_close(self) -> bool:
-        """Whether this is the connection's last answer."""
-
-    def exchange_done(self, *, close: bool, abort: bool = False) -> None:
-        """The answer has been written."""
 
 
 class Exchange:
@@ -71,8 +53,10 @@ class Exchange:
     __slots__ = (
         "_body",
         "_bounceable",
+        "_bounced",
         "_client",
         "_collected",
+        "_collected_bytes",
         "_connection",
         "_dispatched",
         "_done",
@@ -83,7 +67,7 @@ class Exchange:
         "_prepared",
         "_request",
         "_request_id",
-        "_route",
+        "_sending",
         "_services",
         "_silent_s",
         "_started",
@@ -98,7 +82,6 @@ class Exchange:
         self._client = client
         self._prepared = prepared
         self._request = request = prepared.head
-        self._route = prepared.route
         self._services = services
         self._body: Body | None = None
         self._model = ""
@@ -108,37 +91,46 @@ class Exchange:
         self._upstream: Upstream | None = None
         self._connection: EngineConnection | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._sending: asyncio.Task[None] | None = None
         self._framing = Framing.NONE
         self._status = 0
         self._dispatched = False
         self._bounceable = False
+        self._bounced = False
         # The client has got (or is getting) a head; and whether it is a stream of the router's own.
         self._started = False
         self._stream_open = False
         self._notice_id = ""
         self._collected: list[bytes] | None = None
+        self._collected_bytes = 0
         self._silent_s = 0.0
         self._done = False
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing of an answer has reached the client yet."""
-        return not self._started
+        """Whether nothing of the engine's answer has come yet, be there notices or not."""
+        return self._status == 0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the router itself answers: a log that is followed may have nothing to say."""
+        return self._upstream is self._services.gate.control
 
     # --- from body to model
 
     def start(self, body: Body) -> None:
         """The request is whole: send it on its way."""
         self._body = body
-        kind = self._route.kind
+        prepared = self._prepared
+        kind = prepared.route.kind
         if kind is RouteKind.CONTROL:
             self._send_to_control()
         elif kind is RouteKind.BODY_MODEL or kind is RouteKind.BODY_MODEL_OR_ROOT:
-            if body.file is not None:
-                self._spawn_task(self._inspect(body), "inspect body")
+            if body.size_bytes > QUICK_FORM_BYTES and not is_quick_to_peek(prepared, body):
+                self._spawn_task(self._inspect(body.file or body.data), "inspect body")
                 return
             try:
-                peek = self._peek(body)
+                peek = peek_body(prepared, body)
                 self._submit_peeked(peek)
             except RequestError as error:
                 self._fail(error, "client.body")
@@ -148,80 +140,28 @@ class Exchange:
             except RequestError as error:
                 self._fail(error, "client.head")
 
-    def _peek(self, body: Body) -> Peek:
-        if not body.size_bytes and self._route.kind is RouteKind.BODY_MODEL_OR_ROOT:
-            return Peek(None, stream=False)
-        form_type = self._prepared.form_type
-        return peek_json(body.data) if form_type is None else peek_multipart(body.data, form_type)
-
-    async def _inspect(self, body: Body) -> None:
-        file = body.file
-        if file is None:
-            return
+    async def _inspect(self, source: IO[bytes] | bytes) -> None:
         try:
-            peek = await self._services.inspector.inspect(file, self._prepared.form_type)
+            peek = await self._services.inspector.inspect(source, self._prepared.form_type)
             if not self._done:
                 self._submit_peeked(peek)
         except RequestError as error:
             self._fail(error, "client.body")
 
     def _submit_peeked(self, peek: Peek) -> None:
-        gate = self._services.gate
-        if peek.model is None:
-            if self._route.kind is RouteKind.BODY_MODEL:
-                raise BadRequestError(
-                    "the request names no model: give 'model' in the body", param="model"
-                )
-            model = gate.root_target()
-            if model is None:
-                raise NoModelsRunningError
-        else:
-            model = gate.resolve(peek.model).model
-        self._wants_stream = peek.stream or self._prepared.accepts_events
+        model = model_of_body(self._prepared, peek, self._services.gate)
+        self._wants_stream = peek.stream
         self._submit(model, may_load=True)
 
     def _submit_routed(self) -> None:
-        gate = self._services.gate
-        route = self._route
-        if route.kind is RouteKind.ROOT:
-            model = gate.root_target()
-            if model is None:
-                raise NoModelsRunningError
-            self._submit(model, may_load=False)
-            return
-        if route.model:
-            self._submit(gate.resolve(route.model).model, may_load=route.may_load)
-            return
-        target = gate.resolve_prefix(route.prefix)
-        is_direct = self._path.startswith(b"/upstream/")
-        if not is_direct and (target is None or target.rest not in _PER_MODEL_TAILS):
+        destination = find_destination(self._prepared, self._services.gate)
+        if destination is None:
+            if self._body is not None and self._body.size_bytes > MAX_CONTROL_BODY_BYTES:
+                raise BodyTooLargeError(f"the body is larger than {MAX_CONTROL_BODY_BYTES} bytes")
             self._send_to_control()
             return
-        if target is None:
-            raise ModelNotFoundError("no model's id stands at the beginning of this path")
-        self._path = self._path_behind(target, len(b"/upstream/") if is_direct else 1)
-        self._submit(target.model, may_load=route.may_load or self._is_navigation())
-
-    def _path_behind(self, target: Target, start: int) -> bytes:
-        """Return what follows the model's id in the path, as it was written by the client."""
-        path = self._path
-        end = start
-        wanted = self._route.prefix[: len(self._route.prefix) - len(target.rest)].encode()
-        while end < len(path):
-            end = path.find(b"/", end + 1)
-            if end < 0:
-                return b"/"
-            if unquote_to_bytes(path[start:end]) == wanted:
-                return path[end:]
-        return b"/"
-
-    def _is_navigation(self) -> bool:
-        """Tell whether a person has opened this address in a browser, from here or by hand."""
-        request = self._request
-        return request.get(b"sec-fetch-mode") == b"navigate" and request.get(b"sec-fetch-site") in (
-            b"same-origin",
-            b"none",
-        )
+        self._path = destination.path
+        self._submit(destination.model, may_load=destination.may_load)
 
     def _submit(self, model: str, *, may_load: bool) -> None:
         services = self._services
@@ -237,7 +177,11 @@ class Exchange:
         request_id = services.gate.submit(
             self, model, may_load=may_load, wants_notices=wants_notices
         )
-        self._request_id = request_id
+        if self._done:
+            # It was dispatched and ended within.
+            self._tell_end(request_id)
+        else:
+            self._request_id = request_id
 
     # --- Waiter: what the runtime says
 
@@ -278,7 +222,8 @@ class Exchange:
 
     def _send_to(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        connection = upstream.take()
+        # Behind a bounce, what else is in the pool is as likely to be dead.
+        connection = None if self._bounced else upstream.take()
         if connection is None:
             self._spawn_task(self._connect(upstream), "connect to engine")
         else:
@@ -302,37 +247,15 @@ class Exchange:
         if body is None or upstream is None:
             return
         self._connection = connection
-        prepared = self._prepared
-        method = prepared.head.method
-        line = prepared.line
-        if self._path is not prepared.head.path:
-            query = prepared.head.query
-            target = b"%b?%b" % (self._path, query) if query else self._path
-            line = b"%b %b HTTP/1.1\r\n" % (method, target)
-        length = b"content-length: %d\r\n\r\n" % body.size_bytes if prepared.has_body else b"\r\n"
+        method = self._request.method
+        head = request_head(self._prepared, self._path, upstream.head_fields, body.size_bytes)
         if body.file is None:
-            whole = b"".join((line, upstream.head_fields, prepared.fields, length, body.data))
-            connection.begin(self, method, whole)
+            connection.begin(self, method, head + body.data)
             return
-        head = b"".join((line, upstream.head_fields, prepared.fields, length))
         connection.begin(self, method, head)
         connection.body_sent = False
-        self._spawn_task(self._send_file(connection, body), "send body")
-
-    async def _send_file(self, connection: EngineConnection, body: Body) -> None:
-        loop = asyncio.get_running_loop()
-        file = body.file
-        if file is None:
-            return
-        await loop.run_in_executor(None, file.seek, 0)
-        try:
-            while piece := await loop.run_in_executor(None, file.read, SPOOL_PIECE_BYTES):
-                await connection.write_slowly(piece)
-        except (ConnectionError, ValueError):
-            # The engine has closed, or the exchange is over and the file with it: either is
-            # noticed and dealt with where it happens.
-            return
-        connection.body_sent = True
+        sending = connection.send_file(body.file, body.size_bytes, self._sending)
+        self._sending = self._spawn_task(sending, "send body")
 
     # --- Receiver: what the engine says
 
@@ -355,6 +278,9 @@ class Exchange:
         self._started = True
         if framing is Framing.RAW or framing is Framing.NONE:
             connection.relay = write
+            if head.status == 204:  # noqa: PLR2004
+                # Such an answer has no length, not even 0 (RFC 9110, section 8.6).
+                content_length = None
         else:
             connection.decode = True
             connection.relay = self._relay_chunk if framing is Framing.CHUNKED else write
@@ -365,7 +291,7 @@ class Exchange:
     def _join_stream(self, connection: EngineConnection, head: ResponseHead) -> None:
         """Let the engine's events follow the notices, or turn its answer into one event."""
         connection.relay = self._client.transport.write
-        if head.status == 200 and head.is_event_stream:  # noqa: PLR2004
+        if head.status == 200 and head.takes_events:  # noqa: PLR2004
             if head.chunked and self._framing is Framing.CHUNKED:
                 self._framing = Framing.RAW
                 return
@@ -382,8 +308,14 @@ class Exchange:
             self._client.transport.write(encode_chunk(data))
 
     def _collect(self, data: bytes) -> None:
-        if self._collected is not None and sum(map(len, self._collected)) < MAX_ERROR_BODY_BYTES:
-            self._collected.append(data)
+        connection, collected = self._connection, self._collected
+        if connection is None or collected is None:
+            return
+        collected.append(data)
+        self._collected_bytes += len(data)
+        if self._collected_bytes > MAX_ERROR_BODY_BYTES:
+            connection.release()
+            self.on_end()
 
     def on_end(self) -> None:
         """The engine's answer is whole."""
@@ -402,17 +334,13 @@ class Exchange:
         if connection is None or self._done:
             return
         if malformed:
-            self._fail(
-                BadUpstreamError(f"the engine's answer cannot be passed on: {reason}"),
-                "engine.head",
-                connection,
+            error: RequestError = BadUpstreamError(
+                f"the engine's answer cannot be passed on: {reason}"
             )
+            self._fail(self._blamed(error), "engine.head", connection)
         elif connection.got_bytes:
-            self._fail(
-                EngineCrashedError("the engine went away while it was answering"),
-                "engine.stream",
-                connection,
-            )
+            error = EngineCrashedError("the engine went away while it was answering")
+            self._fail(self._blamed(error), "engine.stream", connection)
         elif connection.reused and self._upstream is not None:
             # The engine closed an idle connection just as it was taken up again.
             self._spawn_task(self._connect(self._upstream), "connect to engine")
@@ -423,36 +351,48 @@ class Exchange:
         if self._bounceable and self._request_id is not None:
             # Once: the core keeps count.
             self._dispatched = False
+            self._bounced = True
             self._services.gate.bounced(self._request_id)
         else:
-            self._fail(
-                EngineCrashedError(f"the engine gave no answer: {reason}"), "engine.first_byte"
-            )
+            error = EngineCrashedError(f"the engine gave no answer: {reason}")
+            self._fail(self._blamed(error), "engine.first_byte")
+
+    def _blamed(self, error: RequestError) -> RequestError:
+        """Return the error as the fault of whoever it was that did not answer."""
+        if not self.is_own:
+            return error
+        return InternalError("the router's own API did not answer; its log may say more")
 
     # --- watching
 
     def sweep(self) -> None:
         """Called every SWEEP_S: notice silence, keep waiting streams alive."""
-        connection = self._connection
-        if connection is None:
-            if self._stream_open and not self._client.is_blocked:
-                self._silent_s += SWEEP_S
-                if self._silent_s >= HEARTBEAT_S:
-                    self._silent_s = 0.0
-                    self._client.transport.write(answer.heartbeat(self._framing))
-            return
-        if connection.active or self._client.is_blocked:
+        connection, is_blocked = self._connection, self._client.is_blocked
+        if connection is not None and (connection.active or is_blocked):
             connection.active = False
             self._silent_s = 0.0
             return
         self._silent_s += SWEEP_S
+        if (
+            self._stream_open
+            and self._status == 0
+            and not is_blocked
+            and self._silent_s % HEARTBEAT_S == 0
+        ):
+            self._client.transport.write(answer.heartbeat(self._framing))
         limit_s = self._services.read_timeout_s
-        if self._silent_s > limit_s and self._dispatched:
-            self._fail(
-                EngineTimeoutError(f"the engine has been silent for {limit_s:g} s"),
-                "timeout.stream" if self._started else "timeout.first_byte",
-                connection,
-            )
+        if connection is None or self._silent_s <= limit_s:
+            return
+        if self._request_id is not None:
+            self._services.gate.silent(self._request_id)
+        elif not self.is_own or self._status:
+            # A log that is followed may have nothing to say.
+            return
+        self._fail(
+            self._blamed(EngineTimeoutError(f"the engine has been silent for {limit_s:g} s")),
+            "timeout.stream" if self._started else "timeout.first_byte",
+            connection,
+        )
 
     def on_client_blocked(self) -> None:
         """The client does not take what is written: hold the engine."""
@@ -463,6 +403,18 @@ class Exchange:
         """The client has caught up."""
         if self._connection is not None:
             self._connection.unhold()
+
+    def probe(self) -> None:
+        """Find out whether a client that sends no more still reads.
+
+        The end of what it sends looks the same when it has closed altogether, until something is
+        written to it. In an event stream a comment does no harm; in any other answer, and in the
+        middle of a chunk, the next bytes of the engine have to do.
+        """
+        connection = self._connection
+        if connection is not None and connection.at_event_boundary:
+            framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
+            self._client.transport.write(answer.probe(framing))
 
     def cancel(self, end: str) -> None:
         """The client is gone."""
@@ -491,11 +443,12 @@ class Exchange:
             client.transport.write(answer.end_of(self._framing))
             self._end(end, close=self._framing is Framing.CLOSE)
         else:
-            if connection is not None and connection.at_event_boundary:
+            can_say = connection is not None and connection.at_event_boundary
+            if can_say:
                 framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
                 client.transport.write(answer.error_event(error, framing))
             # Without the last chunk, or short of the length: the client sees that it is cut.
-            self._end(end, close=True, abort=self._framing is Framing.CLOSE)
+            self._end(end, close=True, abort=self._framing is Framing.CLOSE and not can_say)
 
     def _end(
         self, end: str, *, close: bool, abort: bool = False, client_gone: bool = False
@@ -513,6 +466,9 @@ class Exchange:
         request_id, self._request_id = self._request_id, None
         if not client_gone:
             self._client.exchange_done(close=close, abort=abort)
+        self._tell_end(request_id)
+
+    def _tell_end(self, request_id: int | None) -> None:
         if request_id is not None:
             if self._dispatched:
                 self._services.gate.finished(request_id)
@@ -523,17 +479,18 @@ class Exchange:
         _log.log(
             logging.DEBUG if end == "-.-" else logging.INFO,
             "%s %s model=%s status=%d end=%s",
-            self._request.method.decode("latin-1"),
-            self._request.path.decode("latin-1"),
+            self._request.method.decode("ascii", "backslashreplace"),
+            self._request.path.decode("ascii", "backslashreplace"),
             self._model or "-",
             self._status,
             end,
         )
 
-    def _spawn_task(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _spawn_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._on_task_done)
+        return task
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)

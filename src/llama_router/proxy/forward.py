@@ -10,8 +10,6 @@ _REQUEST_DROPS = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
-    # Compressed answers could not be given an error event, and loopback gains nothing.
-    b"accept-encoding",
     b"cookie",
     b"forwarded",
     b"x-real-ip",
@@ -35,10 +33,12 @@ def _named_in_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]
     return frozenset()
 
 
-def request_fields(head: RequestHead, *, drop_keys: bool) -> bytes:
+def request_fields(head: RequestHead, *, drop_keys: bool, is_direct: bool = False) -> bytes:
     """Return the lines of a request's head that an engine gets to see.
 
     ``drop_keys``: whether the client's key is one of the router's, and so nobody else's business.
+    ``is_direct``: whether the client talks to the engine's own pages, which may only be there in
+    compressed form. Elsewhere compression gains nothing, and no error event could follow it.
     """
     parts: list[bytes] = []
     hidden = _named_in_connection(head.headers)
@@ -48,6 +48,7 @@ def request_fields(head: RequestHead, *, drop_keys: bool) -> bytes:
             or name in hidden
             or name.startswith(_FORGEABLE_PREFIXES)
             or (drop_keys and name in _KEY_FIELDS)
+            or (name == b"accept-encoding" and not is_direct)
         ):
             continue
         parts += (name, b": ", value, b"\r\n")

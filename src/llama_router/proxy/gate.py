@@ -1,13 +1,15 @@
 """What the data plane needs from the rest of the house, and what it offers in return.
 
-The runtime implements these; the data plane knows neither the core nor the catalogue.
+The runtime implements these; of the core the data plane knows the kinds of notices, of the
+catalogue nothing.
 """
 
-from enum import Enum
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from llama_router.core.commands import NoticeKind
 from llama_router.proxy.errors import RequestError
 from llama_router.proxy.upstream import Upstream
 
@@ -17,14 +19,6 @@ class Target(msgspec.Struct, frozen=True):
 
     model: str
     rest: str = ""
-
-
-class NoticeKind(Enum):
-    """What a waiting client can be told."""
-
-    UNLOADING = "unloading"
-    LOADING = "loading"
-    READY = "ready"
 
 
 class Waiter(Protocol):
@@ -79,3 +73,12 @@ class Gate(Protocol):
 
     def bounced(self, request_id: int) -> None:
         """The engine gave no byte; the request could be sent again."""
+
+    def silent(self, request_id: int) -> None:
+        """The engine has said nothing for ``read_timeout_s``: look whether it is still alive.
+
+        The request itself is given up by the data plane, which tells so by ``finished``.
+        """
+
+
+__all__: Sequence[str] = ["Gate", "NoticeKind", "Target", "Waiter"]

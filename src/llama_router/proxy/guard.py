@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 from llama_router.proxy.errors import AuthenticationError, ForbiddenError
 from llama_router.proxy.head import RequestHead
@@ -17,6 +18,8 @@ _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 # Open without a key, as llama-server has them: what load balancers ask.
 _PUBLIC_PATHS = (b"/health", b"/v1/health")
 _MAX_CACHED_HOSTS = 1024
+_API_HINT = "this router wants an API key: send 'Authorization: Bearer KEY'"
+_ADMIN_HINT = "the admin API wants router.admin_token: send 'X-Admin-Token: TOKEN'"
 
 
 def _digest(key: str | bytes) -> bytes:
@@ -35,9 +38,9 @@ class Guard:
     ) -> None:
         self._api_keys = tuple(_digest(key) for key in api_keys)
         self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
+        self._admin_hint = _ADMIN_HINT if admin_token else _API_HINT
         self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
         self._host_verdicts: dict[bytes, bool] = {}
-        self.has_keys = bool(self._api_keys)
 
     def check(self, head: RequestHead) -> None:
         """Let the request pass, or raise ForbiddenError or AuthenticationError."""
@@ -47,12 +50,32 @@ class Guard:
             )
         if head.method not in _SAFE_METHODS:
             self._check_origin(head)
-        path = head.path
-        if path.startswith(b"/admin"):
+        # Whoever answers will decode the path, so what is asked of it is asked of the decoded one.
+        path = unquote_to_bytes(head.path) if b"%" in head.path else head.path
+        if path == b"/admin" or path.startswith(b"/admin/"):
             if self._admin_keys:
-                self._check_key(head, self._admin_keys)
+                self._check_key(head, self._admin_keys, self._admin_hint)
         elif self._api_keys and path not in _PUBLIC_PATHS:
-            self._check_key(head, self._api_keys)
+            self._check_key(head, self._api_keys, _API_HINT)
+
+    def check_start(self, head: RequestHead) -> None:
+        """Let a request pass that starts an engine, or raise as ``check`` does.
+
+        A safe method does not excuse it from the check of its origin, nor a public path from the
+        key.
+        """
+        self._check_origin(head)
+        if self._api_keys:
+            self._check_key(head, self._api_keys, _API_HINT)
+
+    def is_own_key(self, head: RequestHead) -> bool:
+        """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""
+        if self._api_keys:
+            return True
+        if not self._admin_keys:
+            return False
+        digests = [_digest(key) for key in _all_keys(head)]
+        return any(hmac.compare_digest(one, own) for one in digests for own in self._admin_keys)
 
     def _host_is_allowed(self, host: bytes) -> bool:
         verdict = self._host_verdicts.get(host)
@@ -100,24 +123,30 @@ class Guard:
         raise ForbiddenError("a web page of another origin may not do this")
 
     @staticmethod
-    def _check_key(head: RequestHead, digests: tuple[bytes, ...]) -> None:
-        key = _presented_key(head)
-        if not key:
-            raise AuthenticationError(
-                "this router wants an API key: send 'Authorization: Bearer KEY'"
-            )
-        presented = _digest(key)
-        # Every key is compared, so that the time tells nothing about which one was close.
-        matches = [hmac.compare_digest(presented, digest) for digest in digests]
+    def _check_key(head: RequestHead, digests: tuple[bytes, ...], hint: str) -> None:
+        presented = [_digest(key) for key in _presented_keys(head)]
+        if not presented:
+            raise AuthenticationError(hint)
+        # Every pair is compared, so that the time tells nothing about which one was close.
+        matches = [hmac.compare_digest(one, own) for one in presented for own in digests]
         if not any(matches):
-            raise AuthenticationError("the API key is not valid")
+            raise AuthenticationError(f"the key is not valid here: {hint}")
 
 
-def _presented_key(head: RequestHead) -> bytes:
-    for name in (b"x-admin-token", b"x-api-key"):
-        value = head.get(name)
-        if value:
-            return value
-    value = head.get(b"authorization") or b""
-    scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""
+def _all_keys(head: RequestHead) -> list[bytes]:
+    keys = []
+    for name, value in head.headers:
+        if name == b"x-api-key":
+            keys.append(value)
+        elif name == b"authorization":
+            keys += (value, value.partition(b" ")[2].strip())
+    return keys
+
+
+def _presented_keys(head: RequestHead) -> list[bytes]:
+    """Return every key that a request shows: a client may send one for each scope."""
+    keys = [head.get(b"x-admin-token"), head.get(b"x-api-key")]
+    scheme, _, key = (head.get(b"authorization") or b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        keys.append(key.strip())
+    return [one for one in keys if one]

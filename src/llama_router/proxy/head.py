@@ -93,7 +93,7 @@ class _RequestCallbacks:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
 def parse_request_head(data: bytes) -> RequestHead:
@@ -122,8 +122,22 @@ def parse_request_head(data: bytes) -> RequestHead:
         head.http_1_0 = True
     _check_target(head)
     _read_fields(head)
-    head.keep_alive = parser.should_keep_alive()
+    head.keep_alive = _keeps_alive(head.headers, by_default=not head.http_1_0)
     return head
+
+
+def _keeps_alive(headers: Headers, *, by_default: bool) -> bool:
+    """Tell whether the connection outlasts the message (RFC 9112, section 9.3).
+
+    llhttp cannot be asked: it has forgotten the fields once a message without a body is whole.
+    """
+    options = {
+        option.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+    return b"close" not in options and (by_default or b"keep-alive" in options)
 
 
 def _refuse_garbage(data: bytes, error: Exception) -> NoReturn:
@@ -186,6 +200,7 @@ class ResponseHead(msgspec.Struct):
     """The head of one answer of an engine, valid as far as HTTP goes.
 
     ``content_length`` is None when the body is chunked or ends with the connection.
+    ``takes_events``: it is an event stream in the plain, so an event of one's own can be put in.
     """
 
     status: int
@@ -195,6 +210,7 @@ class ResponseHead(msgspec.Struct):
     content_length: int | None = None
     chunked: bool = False
     is_event_stream: bool = False
+    takes_events: bool = False
 
 
 class _ResponseCallbacks:
@@ -208,7 +224,7 @@ class _ResponseCallbacks:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
 def parse_response_head(data: bytes) -> ResponseHead:
@@ -234,7 +250,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
         status=parser.get_status_code(),
         reason=callbacks.reason,
         headers=headers,
-        keep_alive=version == "1.1" and parser.should_keep_alive(),
+        keep_alive=version == "1.1" and _keeps_alive(headers, by_default=True),
     )
     _read_response_fields(head)
     if head.chunked and head.content_length is not None:
@@ -243,6 +259,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
 
 def _read_response_fields(head: ResponseHead) -> None:
+    is_encoded = False
     for name, value in head.headers:
         if name == b"content-length":
             if head.content_length is not None or not value.isdigit():
@@ -254,3 +271,6 @@ def _read_response_fields(head: ResponseHead) -> None:
             head.chunked = True
         elif name == b"content-type":
             head.is_event_stream = value.startswith(b"text/event-stream")
+        elif name == b"content-encoding":
+            is_encoded = True
+    head.takes_events = head.is_event_stream and not is_encoded

@@ -13,10 +13,16 @@ IDLE_TIMEOUT_S = 75.0
 # Bodies. A chat with several images is tens of megabytes; audio files are larger.
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 MAX_MULTIPART_BODY_BYTES = 1024 * 1024 * 1024
+# Orders to the router name a model and a few settings; its API shares the interpreter with streams.
+MAX_CONTROL_BODY_BYTES = 64 * 1024
 # Beyond this a body waits on disk, not in memory.
 SPOOL_THRESHOLD_BYTES = 1024 * 1024
 # Read from or written to the disk at a time.
 SPOOL_PIECE_BYTES = 256 * 1024
+# All bodies held on disk together: a temporary folder is often no larger than the memory.
+MAX_BODIES_ON_DISK_BYTES = 16 * 1024 * 1024 * 1024
+# So much of a chunked body is taken at a time: with a chunk to every byte it takes a millisecond.
+CHUNKED_SLICE_BYTES = 8 * 1024
 # All bodies held in memory together, whatever number of requests wait.
 MAX_BODIES_IN_MEMORY_BYTES = 256 * 1024 * 1024
 # A body must come at this rate on average, once the grace is over.

@@ -1,14 +1,19 @@
 """What a waiting client reads in its own stream."""
 
-from llama_router.proxy.gate import NoticeKind
+from llama_router.core.commands import NoticeKind
 
 
 def notice_text(kind: NoticeKind, model: str, fraction: float | None) -> str:
-    """Return one line. A percentage stands there only when the engine has given one."""
+    """Return one line. A percentage stands there when it is known how far loading has come.
+
+    As the engine says, or elapsed against what its last load took.
+    """
     if kind is NoticeKind.UNLOADING:
         return f"[llama-router] Unloading {model}\n"
     if kind is NoticeKind.READY:
         return f"[llama-router] {model} is ready\n"
     if fraction is None:
         return f"[llama-router] Loading {model}\n"
-    return f"[llama-router] Loading {model}: {int(fraction * 100)} %\n"
+    # Rounded to what a float can tell first: 0.57 * 100 is a little less than 57.
+    percent = int(round(fraction * 100, 6))
+    return f"[llama-router] Loading {model}: {percent} %\n"

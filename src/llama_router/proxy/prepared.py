@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from llama_router.proxy.errors import ContentEncodingError, ExpectationError
+from llama_router.proxy.errors import ContentEncodingError, ExpectationError, MalformedRequestError
 from llama_router.proxy.forward import request_fields, response_fields
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.head import (
@@ -20,9 +20,13 @@ from llama_router.proxy.head import (
     parse_request_head,
     parse_response_head,
 )
-from llama_router.proxy.limits import MAX_JSON_BODY_BYTES, MAX_MULTIPART_BODY_BYTES
+from llama_router.proxy.limits import (
+    MAX_CONTROL_BODY_BYTES,
+    MAX_JSON_BODY_BYTES,
+    MAX_MULTIPART_BODY_BYTES,
+)
 from llama_router.proxy.peek import is_multipart
-from llama_router.proxy.routes import Route, classify
+from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify
 
 # Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
 _MAX_CACHED_HEAD_BYTES = 4096
@@ -84,9 +88,19 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     fields: bytes
     has_body: bool
     expects_continue: bool
-    accepts_events: bool
     form_type: bytes | None
     body_limit_bytes: int
+
+
+def request_head(prepared: PreparedRequest, path: bytes, extra: bytes, size_bytes: int) -> bytes:
+    """Return the head that an engine gets: ``extra`` are the fields of its upstream."""
+    line = prepared.line
+    head = prepared.head
+    if path is not head.path:
+        target = b"%b?%b" % (path, head.query) if head.query else path
+        line = b"%b %b HTTP/1.1\r\n" % (head.method, target)
+    length = b"content-length: %d\r\n\r\n" % size_bytes if prepared.has_body else b"\r\n"
+    return b"".join((line, extra, prepared.fields, length))
 
 
 def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
@@ -95,26 +109,47 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
     def prepare(data: bytes) -> PreparedRequest:
         head = parse_request_head(data)
         guard.check(head)
-        encoding = head.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
-            raise ContentEncodingError("compressed request bodies are not taken")
+        route = classify(head.method, head.path, head.query)
+        if route.kind is RouteKind.NAMED and route.may_load:
+            guard.check_start(head)
+        _check_content_fields(head)
         if head.expect and head.expect != b"100-continue":
             raise ExpectationError("the only expectation met is '100-continue'")
         content_type = head.get(b"content-type")
         form_type = content_type if is_multipart(content_type) else None
         return PreparedRequest(
             head=head,
-            route=classify(head.method, head.path, head.query),
+            route=route,
             line=b"%b %b HTTP/1.1\r\n" % (head.method, head.target),
-            fields=request_fields(head, drop_keys=guard.has_keys),
+            fields=request_fields(
+                head,
+                drop_keys=guard.is_own_key(head),
+                is_direct=head.path.startswith(UPSTREAM_PREFIX),
+            ),
             has_body=head.chunked or head.content_length is not None,
             expects_continue=bool(head.expect) and not head.http_1_0,
-            accepts_events=(head.get(b"accept") or b"").startswith(b"text/event-stream"),
             form_type=form_type,
-            body_limit_bytes=MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES,
+            body_limit_bytes=_body_limit_bytes(route, form_type),
         )
 
     return HeadCache(prepare)
+
+
+def _body_limit_bytes(route: Route, form_type: bytes | None) -> int:
+    if route.kind is RouteKind.CONTROL:
+        return MAX_CONTROL_BODY_BYTES
+    return MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES
+
+
+def _check_content_fields(head: RequestHead) -> None:
+    types = 0
+    for name, value in head.headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise ContentEncodingError("compressed request bodies are not taken")
+        types += name == b"content-type"
+    if types > 1:
+        # The router could read the body as one type, the engine as the other.
+        raise MalformedRequestError(f"{types} Content-Type fields in one request")
 
 
 class PreparedResponse(msgspec.Struct, frozen=True, gc=False):

@@ -39,8 +39,9 @@ UNVERSIONED_POSTS = frozenset(
     }
 )
 _ROOT_GETS = frozenset({b"/props", b"/slots", b"/health", b"/lora-adapters"})
-_PER_MODEL_TAILS = ("/props", "/slots", "/health")
-_UPSTREAM = b"/upstream/"
+# Behind a model's id; whatever else begins with one is the control plane's.
+PER_MODEL_TAILS = ("/props", "/slots", "/health")
+UPSTREAM_PREFIX = b"/upstream/"
 
 
 class RouteKind(Enum):
@@ -72,6 +73,8 @@ _CONTROL = Route(RouteKind.CONTROL)
 _BODY_MODEL = Route(RouteKind.BODY_MODEL)
 _BODY_MODEL_OR_ROOT = Route(RouteKind.BODY_MODEL_OR_ROOT)
 _READS = (b"GET", b"HEAD")
+# A browser sends OPTIONS for any page that asks it to (a CORS preflight).
+_SAFE = (*_READS, b"OPTIONS")
 
 
 def classify(method: bytes, path: bytes, query: bytes) -> Route:
@@ -81,14 +84,14 @@ def classify(method: bytes, path: bytes, query: bytes) -> Route:
             return _BODY_MODEL
         if path in UNVERSIONED_POSTS:
             return _BODY_MODEL_OR_ROOT
-    if path.startswith(_UPSTREAM):
-        prefix = _decode(path[len(_UPSTREAM) :])
+    if path.startswith(UPSTREAM_PREFIX):
+        prefix = _decode(path[len(UPSTREAM_PREFIX) :])
         if not prefix:
             return _CONTROL
         return Route(
             RouteKind.NAMED,
             prefix=prefix,
-            may_load=method not in _READS or _wants_autoload(query),
+            may_load=method not in _SAFE or _wants_autoload(query),
         )
     if method in _READS:
         return _classify_read(path, query)
@@ -106,7 +109,7 @@ def _classify_read(path: bytes, query: bytes) -> Route:
             return _CONTROL
         return Route(RouteKind.ROOT, may_load=False)
     decoded = _decode(path)
-    if decoded.endswith(_PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
+    if decoded.endswith(PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
         return Route(RouteKind.NAMED, prefix=decoded[1:], may_load=_wants_autoload(query))
     return _CONTROL
 

@@ -56,10 +56,13 @@ class Services:
         self.closing = False
         self.room = asyncio.Event()
         self.room.set()
+        # Set whenever a connection has ended.
+        self.left = asyncio.Event()
 
     def connection_closed(self, connection: ClientConnection) -> None:
         """Forget a connection, and let accepting go on if it was paused."""
         self.connections.pop(connection, None)
+        self.left.set()
         if len(self.connections) < self.max_connection_count:
             self.room.set()
 
@@ -122,6 +125,19 @@ class ProxyServer:
         for connection in list(self._services.connections):
             connection.close_if_idle()
 
+    async def flush(self, deadline_s: float) -> None:
+        """Wait until every client has been sent its whole answer, or the time is over.
+
+        Once accepting has been stopped: every answer is its connection's last then, so that a
+        connection ends when it has been sent.
+        """
+        services = self._services
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, deadline_s)):
+                while any(one.transport.get_write_buffer_size() for one in services.connections):
+                    services.left.clear()
+                    await services.left.wait()
+
     async def close(self) -> None:
         """End everything that is left."""
         await self.stop_accepting()
@@ -163,6 +179,9 @@ class ProxyServer:
         loop = asyncio.get_running_loop()
         self.max_loop_lag_s = max(self.max_loop_lag_s, loop.time() - due_s)
         self._sweep_handle = loop.call_later(SWEEP_S, self._sweep, loop.time() + SWEEP_S)
+        if len(self._services.connections) < self._services.max_connection_count:
+            # Accepting may have failed for lack of something that is there again.
+            self._services.room.set()
         for sweeper in self._sweepers:
             sweeper()
         connections = list(self._services.connections)

@@ -15,9 +15,10 @@ from llama_router.control.secret import SECRET_HEADER
 from llama_router.control.thread import ControlThread
 from llama_router.core.events import ShutdownForced, ShutdownRequested
 from llama_router.core.machine import Core
+from llama_router.core.settings import CoreSettings
 from llama_router.engines.kinds import find_llama_server
 from llama_router.engines.logs import LogStore
-from llama_router.proxy.errors import RequestError
+from llama_router.proxy.errors import ModelNotFoundError, RequestError
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.proxy.upstream import Upstream
@@ -37,10 +38,16 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 # Until the last engine is reaped, after the last request has been cut.
 _REAP_TIMEOUT_S = 15.0
 _CONTROL_TIMEOUT_S = 60.0
+# In a message; there may be hundreds.
+_NAMED_COUNT = 8
 
 
 class StartError(Exception):
     """The router cannot start; the text says why and what to do."""
+
+
+class UnknownStartupModelError(StartError):
+    """The config's startup_model is not the name of one model."""
 
 
 class Router:
@@ -64,6 +71,8 @@ class Router:
         self._take_stock = take_stock
         self._end_requested = asyncio.Event()
         self._signal_count = 0
+        self._is_up = False
+        self._flushing: asyncio.Task[None] | None = None
         self.found_llama_server: Path | None = None
         self.roster: Roster
         self.desk: Desk
@@ -77,16 +86,26 @@ class Router:
         """Host and port of each listening socket."""
         return [] if self._server is None else self._server.addresses
 
-    async def start(self) -> None:
-        """Bring everything up and begin to accept.
+    async def start(self) -> bool:
+        """Bring everything up and begin to accept; return whether that was still wanted.
 
-        Raises BindError, StartError or HostError, with nothing left running.
+        It is not when the end is requested meanwhile. Raises BindError, StartError or HostError.
+        Unless it returns True, nothing is left running.
         """
+        starting = asyncio.create_task(self._start(), name="start")
+        ending = asyncio.create_task(self._end_requested.wait(), name="end requested")
         try:
-            await self._start()
-        except BaseException:
-            await self.close()
-            raise
+            await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                self._is_up = True
+        finally:
+            starting.cancel()
+            ending.cancel()
+            await asyncio.wait((starting, ending))
+            if not self._is_up:
+                await self.close()
+        return self._is_up
 
     async def _start(self) -> None:
         settings = self.config.router
@@ -115,11 +134,14 @@ class Router:
         server.bind(settings.host, settings.port)
         logs = LogStore()
         bridge = Bridge(desk, logs, services, server)
-        self._control = control = ControlThread(
-            bridge,
-            version=__version__,
-            on_ready=lambda: loop.call_soon_threadsafe(control_ready.set),
-        )
+        try:
+            self._control = control = ControlThread(
+                bridge,
+                version=__version__,
+                on_ready=lambda: loop.call_soon_threadsafe(control_ready.set),
+            )
+        except OSError as error:
+            raise StartError(f"no place for the control plane's socket: {error}") from None
         desk.control = Upstream(
             host="" if control.unix_path else "127.0.0.1",
             port=control.port,
@@ -129,7 +151,9 @@ class Router:
             ready=control_ready,
         )
         control.start()
-        self.found_llama_server = await asyncio.to_thread(find_llama_server, self._executable)
+        self.found_llama_server = await asyncio.to_thread(
+            find_llama_server, self._executable, search_path=self._env.get("PATH")
+        )
         self.roster = await asyncio.to_thread(self._take_stock, self.config, self._env, self._home)
         self._room = room = EngineRoom(
             roster=self.roster,
@@ -143,7 +167,9 @@ class Router:
         )
         for ended in await room.supervisor.start():
             _log.warning("left over from an earlier router and ended: %s", ended)
-        desk.open(Core(self.roster.specs()), self.roster, room)
+        limits = CoreSettings(max_waiting=settings.max_waiting)
+        core = Core(self.roster.specs(), settings=limits)
+        desk.open(core, self.roster, room)
         server.add_sweeper(room.prune)
         await self._load_startup_model()
         gc.collect()
@@ -155,7 +181,17 @@ class Router:
         if not name:
             return
         try:
-            await self.desk.load(self.desk.resolve(name).model)
+            found = self.desk.find(name)
+        except ModelNotFoundError:
+            known = ", ".join(model.found.id for model in self.roster.models[:_NAMED_COUNT])
+            raise UnknownStartupModelError(
+                f"'{name}' is none of the models found"
+                + (f", which begin with: {known}" if known else ": there are none")
+            ) from None
+        except RequestError as error:
+            raise UnknownStartupModelError(error.message) from None
+        try:
+            await self.desk.load(self.desk.resolve(found.id).model)
         except RequestError as error:
             raise StartError(f"startup_model '{name}': {error.message}") from None
 
@@ -163,26 +199,43 @@ class Router:
         """End in good order; asked a second time, at once."""
         self._signal_count += 1
         if self._signal_count == 1:
+            under_way = self.desk.waiter_count if self._is_up else 0
+            _log.info(
+                "ending, after up to %g s for %d requests under way; a second signal ends at once",
+                self.config.router.shutdown_deadline_s,
+                under_way,
+            )
             self._end_requested.set()
-        else:
+        elif self._is_up:
             _log.warning("ending at once")
             self.desk.post(ShutdownForced())
+            if self._flushing is not None:
+                self._flushing.cancel()
 
     async def wait(self) -> None:
-        """Serve until the end is requested, then drain and stop every engine."""
+        """Serve until the end is requested, then drain, stop every engine and send what is left."""
+        loop = asyncio.get_running_loop()
         await self._end_requested.wait()
         if self._server is not None:
             await self._server.stop_accepting()
         deadline_s = self.config.router.shutdown_deadline_s
+        deadline = loop.time() + deadline_s
         self.desk.post(ShutdownRequested(deadline_s))
         try:
             async with asyncio.timeout(deadline_s + _REAP_TIMEOUT_S):
                 await self.desk.shut_down.wait()
         except TimeoutError:
             _log.error("engines are still there though they were killed; leaving them behind")
+        if self._server is not None and self._signal_count <= 1:
+            # Slow clients are still sent answers that their engines gave in full.
+            flush = self._server.flush(deadline - loop.time())
+            self._flushing = loop.create_task(flush, name="flush")
+            await asyncio.wait((self._flushing,))
 
     async def close(self) -> None:
         """Take down whatever is up. Idempotent."""
+        if hasattr(self, "desk"):
+            self.desk.close()
         if self._room is not None:
             await self._room.close()
             self._room = None
@@ -196,11 +249,16 @@ class Router:
             self._control = None
 
     def install_signal_handlers(self) -> None:
-        """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it."""
+        """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it.
+
+        Not on SIGHUP when whoever started the router has switched that off, as nohup does.
+        """
         loop = asyncio.get_running_loop()
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is None:
+                continue
+            if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             try:
                 loop.add_signal_handler(number, self.request_end)

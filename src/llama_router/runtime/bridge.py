@@ -16,6 +16,8 @@ from llama_router.runtime.desk import Desk
 from llama_router.runtime.roster import RosterModel
 
 _T = TypeVar("_T")
+# Described in one callback of the data plane's loop; one takes some 10 µs.
+_PORTION_COUNT = 100
 
 
 class Bridge:
@@ -55,7 +57,7 @@ class Bridge:
 
     def follow_log(self, model: str | None, wake: Callable[[], object]) -> Follower:
         """See Facade."""
-        return self._logs.subscribe(model, wake)
+        return self._logs.subscribe(model, wake, with_kept_lines=True)
 
     async def _ask(self, question: Coroutine[object, object, _T]) -> _T:
         try:
@@ -67,7 +69,13 @@ class Bridge:
     # --- on the data plane's loop
 
     async def _models(self) -> list[ModelInfo]:
-        return [self._describe(model) for model in self._desk.roster.models]
+        models = self._desk.roster.models
+        described: list[ModelInfo] = []
+        for start in range(0, len(models), _PORTION_COUNT):
+            if start:
+                await asyncio.sleep(0)
+            described += map(self._describe, models[start : start + _PORTION_COUNT])
+        return described
 
     async def _model(self, name: str) -> ModelInfo:
         found = self._desk.find(name)

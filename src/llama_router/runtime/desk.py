@@ -5,6 +5,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
+
+import msgspec
 
 from llama_router.catalog.model import CatalogModel
 from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
@@ -17,6 +20,7 @@ from llama_router.core.commands import (
     Kill,
     Notify,
     Reject,
+    RejectKind,
     SetTimer,
     Settled,
     ShutdownComplete,
@@ -35,19 +39,27 @@ from llama_router.core.events import (
     UnloadRequested,
 )
 from llama_router.core.machine import Core
+from llama_router.core.states import State
 from llama_router.proxy.errors import (
     BadRequestError,
     EndpointNotAllowedError,
+    InternalError,
     ModelNotFoundError,
     ModelUnloadedError,
+    RequestError,
+    ShuttingDownError,
 )
-from llama_router.proxy.gate import NoticeKind, Target, Waiter
+from llama_router.proxy.gate import Target, Waiter
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.engine_room import EngineRoom
 from llama_router.runtime.rejections import error_for
 from llama_router.runtime.roster import Roster
 
 _log = logging.getLogger(__name__)
+# One event may ask for thousands: everybody who waits for a model is dispatched when it is ready.
+# A dispatch takes some 30 µs, and no callback may hold the loop for more than 2 ms.
+MAX_DEEDS_PER_CALLBACK = 50
+_TROUBLE = frozenset(one.value for one in (State.COOLING, State.FAILED, State.STUCK))
 
 
 class Desk:
@@ -62,11 +74,16 @@ class Desk:
         self.shut_down = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
+        # What the event that was handled last asks for and has not got yet.
+        self._commands: deque[Command] = deque()
         self._is_busy = False
+        self._is_closed = False
         self._last_request_id = 0
         self._waiters: dict[int, Waiter] = {}
         self._orders: dict[int, asyncio.Future[None]] = {}
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._timers: dict[Timer, asyncio.Handle] = {}
+        # Model and generation that requests were sent to.
+        self._places: dict[int, tuple[str, int]] = {}
         self._targets: dict[str, Target] = {}
         self._deeds: dict[type[Command], Callable[[Any], None]] = {
             Spawn: self._do_spawn,
@@ -87,25 +104,54 @@ class Desk:
         """Begin to work with these."""
         self.core, self.roster, self.room = core, roster, room
 
+    def close(self) -> None:
+        """Take no event any more and forget the timers: engines are ended without the core."""
+        self._is_closed = True
+        self._events.clear()
+        self._commands.clear()
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        for future in self._orders.values():
+            if not future.done():
+                future.set_exception(ShuttingDownError("The router is shutting down"))
+
     # --- the core's loop
 
     def post(self, event: Event) -> None:
-        """Hand an event to the core and do what it asks, before this returns.
+        """Hand an event to the core and do what it asks: before this returns, if it is not much.
 
-        An event that comes up while doing so waits its turn.
+        An event that comes up while something is still to be done waits its turn.
         """
-        events = self._events
-        events.append(event)
-        if self._is_busy:
+        if self._is_closed:
             return
-        self._is_busy = True
-        handle, deeds, time = self.core.handle, self._deeds, self._loop.time
+        self._events.append(event)
+        if not self._is_busy:
+            self._is_busy = True
+            self._work()
+
+    def _work(self) -> None:
+        """Do a bounded portion of what is to be done, in order, and come back for the rest."""
+        events, commands, deeds = self._events, self._commands, self._deeds
+        left = MAX_DEEDS_PER_CALLBACK
         try:
-            while events:
-                for command in handle(events.popleft(), time()):
-                    deeds[type(command)](command)
-        finally:
+            while commands or events:
+                if not commands:
+                    commands.extend(self.core.handle(events.popleft(), self._loop.time()))
+                while commands and left:
+                    left -= 1
+                    command = commands.popleft()
+                    try:
+                        deeds[type(command)](command)
+                    except Exception:  # noqa: BLE001  # a mistake of ours must cost one deed only
+                        _log.exception("fault while doing %s", command)
+                if commands:
+                    self._loop.call_soon(self._work)
+                    return
+        except BaseException:
             self._is_busy = False
+            raise
+        self._is_busy = False
 
     @property
     def waiter_count(self) -> int:
@@ -153,7 +199,11 @@ class Desk:
     def check_endpoint(self, model: str, path: str) -> None:
         """See Gate."""
         allowed = self.roster[model].spawn.proxy_endpoints
-        if allowed is not None and not path.startswith(allowed):
+        if allowed is None:
+            return
+        # An engine may take ".." for a way up, in either spelling.
+        climbs = ".." in unquote(path).replace("\\", "/").split("/")
+        if climbs or not path.startswith(allowed):
             raise EndpointNotAllowedError(
                 f"the config of model '{model}' does not open {path}; see proxy_endpoints"
             )
@@ -170,16 +220,24 @@ class Desk:
     def cancel(self, request_id: int) -> None:
         """See Gate."""
         if self._waiters.pop(request_id, None) is not None:
+            self._places.pop(request_id, None)
             self.post(RequestCancelled(request_id))
 
     def finished(self, request_id: int) -> None:
         """See Gate."""
         if self._waiters.pop(request_id, None) is not None:
+            self._places.pop(request_id, None)
             self.post(RequestFinished(request_id))
 
     def bounced(self, request_id: int) -> None:
         """See Gate."""
         self.post(RequestBounced(request_id))
+
+    def silent(self, request_id: int) -> None:
+        """See Gate."""
+        place = self._places.get(request_id)
+        if place is not None:
+            self.room.doubt(*place)
 
     # --- orders of operators
 
@@ -210,30 +268,49 @@ class Desk:
         self.room.spawn(command.model, command.generation)
 
     def _do_terminate(self, command: Terminate) -> None:
-        self.room.supervisor.terminate(command.generation)
+        self.room.terminate(command.generation)
 
     def _do_kill(self, command: Kill) -> None:
-        self.room.supervisor.kill(command.generation)
+        self.room.kill(command.generation)
 
     def _do_dispatch(self, command: Dispatch) -> None:
         waiter = self._waiters.get(command.request_id)
-        if waiter is not None:
-            waiter.dispatch(self.room.upstream(command.generation))
+        if waiter is None:
+            return
+        try:
+            upstream = self.room.upstream(command.generation)
+        except KeyError:
+            # It has ended since the core said so; the core hears of that before this.
+            self.post(RequestBounced(command.request_id))
+            return
+        self._places[command.request_id] = (command.model, command.generation)
+        try:
+            waiter.dispatch(upstream)
+        except Exception:  # noqa: BLE001  # a mistake of ours must cost one request only
+            _log.exception("fault while sending a request to %s", command.model)
+            waiter.abort(InternalError("the router made a mistake; its log says more"))
 
     def _do_reject(self, command: Reject) -> None:
         waiter = self._waiters.pop(command.request_id, None)
+        self._places.pop(command.request_id, None)
         if waiter is not None:
             waiter.reject(error_for(command.kind, command.reason, command.retry_after_s))
 
     def _do_abort(self, command: Abort) -> None:
         waiter = self._waiters.get(command.request_id)
-        if waiter is not None:
-            waiter.abort(ModelUnloadedError(command.reason, should_retry=False))
+        if waiter is None:
+            return
+        error: RequestError
+        if self.core.ledger.shutting_down:
+            error = error_for(RejectKind.SHUTTING_DOWN, command.reason)
+        else:
+            error = ModelUnloadedError(command.reason, should_retry=False)
+        waiter.abort(error)
 
     def _do_notify(self, command: Notify) -> None:
         waiter = self._waiters.get(command.request_id)
         if waiter is not None:
-            waiter.notify(NoticeKind(command.kind.value), command.model, command.fraction)
+            waiter.notify(command.kind, command.model, command.fraction)
 
     def _do_settle(self, command: Settled) -> None:
         future = self._orders.get(command.request_id)
@@ -254,11 +331,16 @@ class Desk:
             handle.cancel()
 
     def _fire(self, timer: Timer) -> None:
+        if self._commands:
+            # One of them may cancel the timer or set it anew.
+            self._timers[timer] = self._loop.call_soon(self._fire, timer)
+            return
         del self._timers[timer]
         self.post(TimerFired(timer))
 
     def _do_emit(self, command: Emit) -> None:
-        _log.info("%s: %s -> %s (%s)", command.model, command.old, command.new, command.reason)
+        level = logging.WARNING if command.new in _TROUBLE else logging.INFO
+        _log.log(level, "%s: %s -> %s (%s)", *msgspec.structs.astuple(command))
 
     def _do_shut_down(self, command: ShutdownComplete) -> None:  # noqa: ARG002
         self.shut_down.set()

@@ -17,8 +17,10 @@ from llama_router.core.events import (
     SpawnFailed,
 )
 from llama_router.engines.kinds import CommandError, build_launch
+from llama_router.engines.launch import LaunchSpec
 from llama_router.engines.logs import LogStore
 from llama_router.engines.ports import NoFreePortError, PortAllocator
+from llama_router.engines.readiness import is_healthy
 from llama_router.engines.supervisor import Supervisor
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.roster import Roster
@@ -32,6 +34,11 @@ ENGINE_HOST = "127.0.0.1"
 _ESTIMATE_INTERVAL_S = 0.2
 # An estimate never says that a load is done.
 _MAX_ESTIMATE = 0.99
+# A busy engine may miss one probe; a hanging one misses all. Each has its own timeout.
+_DOUBT_PROBE_COUNT = 3
+# Between them: three that are refused at once would be one observation.
+_DOUBT_PAUSE_S = 0.5
+_SILENT = "was silent and does not answer its health check"
 
 
 class _Loading:
@@ -45,11 +52,17 @@ class _Loading:
 class _Engine:
     """An engine from spawn to reap."""
 
-    def __init__(self, model: str, port: int, upstream: Upstream, loading: _Loading) -> None:
-        self.model = model
-        self.port = port
+    def __init__(self, spec: LaunchSpec, upstream: Upstream, loading: _Loading) -> None:
+        self.model = spec.model
+        self.spec = spec
         self.upstream = upstream
         self.loading: _Loading | None = loading
+        self.doubt: asyncio.Task[None] | None = None
+
+    def end_doubt(self) -> None:
+        if self.doubt is not None:
+            self.doubt.cancel()
+            self.doubt = None
 
 
 class EngineRoom:
@@ -69,6 +82,7 @@ class EngineRoom:
     ) -> None:
         self.roster = roster
         self.supervisor = Supervisor(self, logs, state_dir)
+        self._logs = logs
         self._ports = PortAllocator(base_port, ENGINE_HOST)
         self._connect_timeout_s = connect_timeout_s
         self._env = env
@@ -76,6 +90,8 @@ class EngineRoom:
         self._post = post
         self._loop = asyncio.get_running_loop()
         self._engines: dict[int, _Engine] = {}
+        # Spawns that still look at their model's file.
+        self._looks: dict[int, tuple[str, asyncio.Task[None]]] = {}
         # How long the last load of each model took, for engines that report no progress.
         self._load_times_s: dict[str, float] = {}
         self._estimates: asyncio.TimerHandle | None = None
@@ -83,11 +99,76 @@ class EngineRoom:
     # --- commands
 
     def spawn(self, model: str, generation: int) -> None:
-        """Start the engine of a model."""
+        """Start the engine of a model; ``spawned`` or ``spawn_failed`` follows, never at once."""
+        path = self.roster[model].found.path
+        if path is None:
+            self._spawn(model, generation)
+            return
+        look = self._loop.create_task(
+            self._look_and_spawn(model, generation, path), name=f"look-{model}-{generation}"
+        )
+        self._looks[generation] = (model, look)
+
+    def terminate(self, generation: int) -> None:
+        """Ask an engine to end in its own way."""
+        if not self._withdraw(generation):
+            self.supervisor.terminate(generation)
+
+    def kill(self, generation: int) -> None:
+        """End an engine's whole process tree now."""
+        if not self._withdraw(generation):
+            self.supervisor.kill(generation)
+
+    def doubt(self, model: str, generation: int) -> None:
+        """Look whether a silent engine is alive, and report it as ended when it is not."""
+        engine = self._engines.get(generation)
+        if engine is not None and engine.loading is None and engine.doubt is None:
+            engine.doubt = self._loop.create_task(
+                self._examine(engine), name=f"doubt-{model}-{generation}"
+            )
+
+    async def _look_and_spawn(self, model: str, generation: int, path: Path) -> None:
+        """Look again at a file that may have gone since the catalogue was made.
+
+        A folder will do: engines other than llama.cpp's have models in folders.
+        """
+        is_there = await asyncio.to_thread(_exists, path)
+        del self._looks[generation]
+        if is_there:
+            self._spawn(model, generation)
+        else:
+            self._refuse(model, generation, f"the model's file {path} is gone")
+
+    def _withdraw(self, generation: int) -> bool:
+        """Give up a spawn that has not come to a process yet; tell whether there was one."""
+        model, look = self._looks.pop(generation, ("", None))
+        if look is None:
+            return False
+        # It takes no step any more, whatever the disk does.
+        look.cancel()
+        self._refuse(model, generation, "stopped before it was started")
+        return True
+
+    def _refuse(self, model: str, generation: int, reason: str) -> None:
+        self._logs.append(model, reason)
+        self._loop.call_soon(self._post, SpawnFailed(model, generation, reason))
+
+    async def _examine(self, engine: _Engine) -> None:
+        spec = engine.spec
+        for number in range(_DOUBT_PROBE_COUNT):
+            if number:
+                await asyncio.sleep(_DOUBT_PAUSE_S)
+            if await is_healthy(spec.host, spec.port, spec.health_path):
+                engine.doubt = None
+                return
+        engine.doubt = None
+        self._logs.append(spec.model, _SILENT)
+        self.exited(spec.model, spec.generation, _SILENT, ExitCause.EXITED)
+
+    def _spawn(self, model: str, generation: int) -> None:
         entry = self.roster[model]
         port = 0
         try:
-            _check_file(entry.found.path)
             port = self._ports.acquire()
             spec = build_launch(
                 entry.template,
@@ -100,11 +181,11 @@ class EngineRoom:
             )
         except (CommandError, NoFreePortError, OSError) as error:
             self._ports.release(port)
-            self._loop.call_soon(self._post, SpawnFailed(model, generation, str(error)))
+            self._refuse(model, generation, str(error))
             return
         upstream = Upstream(host=ENGINE_HOST, port=port, connect_timeout_s=self._connect_timeout_s)
         loading = _Loading(self._loop.time())
-        self._engines[generation] = _Engine(model, port, upstream, loading)
+        self._engines[generation] = _Engine(spec, upstream, loading)
         self.supervisor.spawn(spec)
         if self._estimates is None:
             self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
@@ -122,6 +203,10 @@ class EngineRoom:
         """End what is left."""
         if self._estimates is not None:
             self._estimates.cancel()
+        for generation in list(self._looks):
+            self._withdraw(generation)
+        for engine in self._engines.values():
+            engine.end_doubt()
         await self.supervisor.close()
 
     # --- EngineListener
@@ -157,6 +242,7 @@ class EngineRoom:
         engine = self._engines.get(generation)
         if engine is not None:
             engine.loading = None
+            engine.end_doubt()
             engine.upstream.close()
         self._post(EngineExited(model, generation, reason, cause))
 
@@ -176,8 +262,9 @@ class EngineRoom:
     def _forget(self, generation: int) -> None:
         engine = self._engines.pop(generation, None)
         if engine is not None:
+            engine.end_doubt()
             engine.upstream.close()
-            self._ports.release(engine.port)
+            self._ports.release(engine.spec.port)
 
     def _estimate(self) -> None:
         """Report elapsed against expected time for loads that say nothing themselves."""
@@ -197,7 +284,9 @@ class EngineRoom:
             self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
 
 
-def _check_file(path: Path | None) -> None:
-    """Look again at a file that may have gone since the catalogue was made. Raises OSError."""
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"the model's file {path} is gone")
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # There is something; the engine says best what is wrong with it.
+        return True

@@ -18,9 +18,9 @@ _ERRORS: dict[RejectKind, type[errors.RequestError]] = {
     RejectKind.QUEUE_TIMEOUT: errors.QueueTimeoutError,
     RejectKind.DOES_NOT_FIT: errors.DoesNotFitError,
 }
-# Another try by a client's own retry loop would meet the same state. A router that is going down is
-# the exception: its successor may be up by then.
-_WORTH_RETRYING = frozenset({RejectKind.SHUTTING_DOWN})
+# Another try by a client's own retry loop would meet the same state. Exceptions are a router that
+# is going down, whose successor may be up by then, and a queue, which moves.
+_WORTH_RETRYING = frozenset({RejectKind.QUEUE_FULL, RejectKind.SHUTTING_DOWN})
 
 
 def error_for(

@@ -1,6 +1,7 @@
 """Which models there are and how each is run: the catalogue's finds under the config's settings."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ from llama_router.core.events import ModelSpec
 from llama_router.engines.kinds import CommandTemplate, ModelFacts
 from llama_router.engines.launch import OwnerCheck
 
+_log = logging.getLogger(__name__)
+
 
 class RosterModel(msgspec.Struct, frozen=True):
-    """One model with everything that is needed to run it."""
+    """One model with everything that is needed to run it. ``group`` is empty for a loner."""
 
     found: CatalogModel
     spawn: SpawnSettings
@@ -65,7 +68,8 @@ class Roster:
         router = self._config.router
         return ModelSpec(
             name=model.found.id,
-            group=model.group,
+            # Apart, so that a group that is called like a loner's id is not its group.
+            group=f"group {model.group}" if model.group else f"model {model.found.id}",
             fingerprint=_fingerprint(model),
             ready_timeout_s=router.load_deadline_s(model.found.size_bytes),
             stop_grace_s=router.stop_grace_s,
@@ -90,76 +94,97 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
     """Lay the config over the models found.
 
     A ``manual`` entry is a model of its own, and takes the place of a found one with the same file
-    or id; an ``auto`` entry gives settings to the found model that it names.
+    or id; an ``auto`` entry gives settings to the found model that it names. Several manual entries
+    may run one file in several ways. An ``auto`` entry whose file is not among the finds has no
+    effect; if the file exists, a warning says so.
     """
-    by_id = {model.id: RosterModel(model, config.spawn_of(None), model.id) for model in found}
-    for entry in config.models:
-        if entry.state == "manual":
-            model = _manual(entry, by_id)
-            by_id[entry.name] = RosterModel(model, config.spawn_of(entry), entry.group or model.id)
-            continue
-        match = _match(entry, by_id)
+    finds = _Finds(found)
+    by_id = {model.id: RosterModel(model, config.spawn_of(None), "") for model in found}
+    entries = {
+        state: [e for e in config.models if e.state == state] for state in ("auto", "manual")
+    }
+    for entry in entries["auto"]:
+        match = finds.match(entry)
         if match is not None:
             model = msgspec.structs.replace(
-                match,
-                names=(*match.names, entry.name, *entry.aliases),
+                by_id[match.id].found,
+                names=(*by_id[match.id].found.names, entry.name, *entry.aliases),
                 mmproj=Path(entry.mmproj) if entry.mmproj else match.mmproj,
             )
-            by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group or match.id)
+            by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group)
+        elif entry.path and os.path.exists(entry.path):  # noqa: PTH110  # Path's raises
+            _log.warning(
+                "model '%s' is left out: its file %s is in none of the folders that are searched;"
+                " give the entry state: manual, or add the folder to router.models_dirs",
+                entry.name,
+                entry.path,
+            )
+    for entry in entries["manual"]:
+        twin = finds.with_file(entry.path)
+        if twin is not None:
+            by_id.pop(twin.id, None)
+    for entry in entries["manual"]:
+        manual = _manual(entry, finds.with_file(entry.path))
+        by_id[entry.name] = RosterModel(manual, config.spawn_of(entry), entry.group)
     return Roster([by_id[model_id] for model_id in sorted(by_id)], config)
 
 
-def _match(entry: ModelEntry, by_id: Mapping[str, RosterModel]) -> CatalogModel | None:
-    """Return the found model that an entry speaks of: by id, else by file, else by a name."""
-    if entry.name in by_id:
-        return by_id[entry.name].found
-    for model in by_id.values():
-        if entry.path and model.found.path is not None and _same(entry.path, model.found.path):
-            return model.found
-    for model in by_id.values():
-        if entry.name in model.found.names:
-            return model.found
-    return None
+class _Finds:
+    """What was found on disk, by what an entry of the config may say of it."""
 
+    def __init__(self, found: list[CatalogModel]) -> None:
+        self._by_id = {model.id: model for model in found}
+        self._by_file: dict[str, CatalogModel] = {}
+        self._by_name: dict[str, CatalogModel] = {}
+        for model in found:
+            if model.path is not None:
+                self._by_file.setdefault(os.path.realpath(model.path), model)
+            for name in model.names:
+                self._by_name.setdefault(name, model)
 
-def _same(path: str, other: Path) -> bool:
-    return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _manual(entry: ModelEntry, by_id: dict[str, RosterModel]) -> CatalogModel:
-    path = Path(entry.path) if entry.path else None
-    twin = None
-    if path is not None:
-        twin = next(
-            (m.found for m in by_id.values() if m.found.path and _same(entry.path, m.found.path)),
-            None,
+    def match(self, entry: ModelEntry) -> CatalogModel | None:
+        """Return the model that an entry speaks of: by id, else by file, else by a name."""
+        return (
+            self._by_id.get(entry.name)
+            or self.with_file(entry.path)
+            or self._by_name.get(entry.name)
         )
-        if twin is not None:
-            del by_id[twin.id]
-    mmproj = Path(entry.mmproj) if entry.mmproj else twin.mmproj if twin is not None else None
+
+    def with_file(self, path: str) -> CatalogModel | None:
+        """Return the model of a file, however it is linked to."""
+        return self._by_file.get(os.path.realpath(path)) if path else None
+
+
+def _manual(entry: ModelEntry, twin: CatalogModel | None) -> CatalogModel:
+    """Make the model of a manual entry; ``twin`` is what was found of its file."""
+    path = Path(entry.path) if entry.path else None
     names = [*entry.aliases]
     if path is not None:
         names += [path.name, path.stem]
-    size_bytes, modified_at_s, invalid = 0, 0.0, ""
-    if path is not None:
-        try:
-            status = path.stat()
-            size_bytes, modified_at_s = status.st_size, status.st_mtime
-        except OSError as error:
-            invalid = f"its file {path} cannot be read: {error.strerror}"
-    if twin is not None:
-        size_bytes, invalid = twin.size_bytes, twin.invalid
-    return CatalogModel(
+    model = CatalogModel(
         id=entry.name,
         path=path,
         source=ModelSource.CONFIG,
         names=tuple(name for name in dict.fromkeys(names) if name != entry.name),
-        parts=twin.parts if twin is not None else (path,) if path is not None else (),
-        mmproj=mmproj,
-        size_bytes=size_bytes,
-        modified_at_s=modified_at_s,
-        invalid=invalid,
+        mmproj=Path(entry.mmproj) if entry.mmproj else None,
     )
+    if path is None:
+        return model
+    if twin is not None:
+        return msgspec.structs.replace(
+            model,
+            parts=twin.parts,
+            mmproj=model.mmproj or twin.mmproj,
+            size_bytes=twin.size_bytes,
+            modified_at_s=twin.modified_at_s,
+            invalid=twin.invalid,
+        )
+    try:
+        status = path.stat()
+    except OSError as error:
+        problem = f"its file {path} cannot be read: {error.strerror}"
+        return msgspec.structs.replace(model, invalid=problem)
+    return msgspec.structs.replace(model, size_bytes=status.st_size, modified_at_s=status.st_mtime)
 
 
 def _fingerprint(model: RosterModel) -> str:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_router.config import schema
 from llama_router.engines.kinds.command import (
     MAX_ARGUMENT_CHARS,
     MAX_ARGUMENTS,
@@ -105,3 +106,10 @@ def test_sizes_are_limited() -> None:
 def test_a_nul_character_is_refused() -> None:
     with pytest.raises(CommandError, match="NUL"):
         check_command(["run", "$port", "a\0b"])
+
+
+def test_the_limits_are_those_of_the_config() -> None:
+    assert (MAX_ARGUMENTS, MAX_ARGUMENT_CHARS) == (
+        schema.ARGUMENTS_MAX_COUNT,
+        schema.ARGUMENT_MAX_CHARS,
+    )

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_router.config.schema import DEFAULT_COMMAND
 from llama_router.engines.kinds import (
-    DEFAULT_COMMAND,
     CommandError,
     CommandTemplate,
     ModelFacts,

@@ -8,13 +8,11 @@ from llama_router.engines.kinds.command import (
 )
 from llama_router.engines.kinds.llama_server import find_llama_server
 from llama_router.engines.kinds.registry import (
-    DEFAULT_COMMAND,
     build_launch,
     kind_of,
 )
 
 __all__ = [
-    "DEFAULT_COMMAND",
     "CommandError",
     "CommandTemplate",
     "ModelFacts",

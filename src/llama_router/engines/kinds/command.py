@@ -19,7 +19,7 @@ PLACEHOLDERS = ("path", "port", "host", "mmproj", "model")
 
 # Far above any real command (llama-server has some 300 options), far below what exec refuses.
 MAX_ARGUMENTS = 1024
-MAX_ARGUMENT_CHARS = 32 * 1024
+MAX_ARGUMENT_CHARS = 16 * 1024
 
 _PLACEHOLDER = re.compile(r"\$(\$|[A-Za-z_][A-Za-z0-9_]*)")
 

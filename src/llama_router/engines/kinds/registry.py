@@ -17,22 +17,6 @@ from llama_router.engines.launch import LaunchSpec
 # The first that claims a command runs it; the last claims all.
 KINDS: tuple[EngineKind, ...] = (llama_server.KIND, embedded.KIND, command.KIND)
 
-# No --n-gpu-layers: llama.cpp fits the layers to the memory it finds, a number switches that off.
-DEFAULT_COMMAND = (
-    llama_server.LLAMA_SERVER,
-    "--jinja",
-    "--model",
-    "$path",
-    "--mmproj",
-    "$mmproj",
-    "--alias",
-    "$model",
-    "--host",
-    "$host",
-    "--port",
-    "$port",
-)
-
 
 def build_launch(
     template: CommandTemplate,

@@ -1,0 +1,37 @@
+import asyncio
+
+import pytest
+
+from tests.support.data_plane import data_plane, until
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_what_a_slow_client_has_still_to_be_sent_is_waited_for_within_the_time() -> None:
+    async with data_plane() as plane:
+        slow = await plane.client(receive_buffer_bytes=4096)
+        connection = await plane.connection()
+        slow.pause()
+        connection.transport.set_write_buffer_limits(2**30)
+        sent_bytes = 0
+        while connection.transport.get_write_buffer_size() == 0:
+            connection.transport.write(b"x" * 65536)
+            sent_bytes += 65536
+            await asyncio.sleep(0)
+        await plane.server.stop_accepting()
+        await plane.server.flush(0.0)
+        assert plane.connections == [connection]
+        flushing = asyncio.create_task(plane.server.flush(20.0), name="flush")
+        await asyncio.sleep(0)
+        assert not flushing.done()
+        slow.resume()
+        assert len(await slow.rest()) == sent_bytes
+        await flushing
+        await until(lambda: not plane.services.connections)
+
+
+async def test_nothing_to_be_sent_is_not_waited_for() -> None:
+    async with data_plane() as plane:
+        await plane.client()
+        await plane.connection()
+        await plane.server.flush(3600.0)

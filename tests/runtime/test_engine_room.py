@@ -1,0 +1,222 @@
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from llama_router.config.schema import Config
+from llama_router.core.events import (
+    EngineExited,
+    EngineProgress,
+    EngineReady,
+    EngineReaped,
+    EngineSpawned,
+    Event,
+    SpawnFailed,
+)
+from llama_router.engines import ports
+from llama_router.engines.logs import LogStore
+from llama_router.runtime import engine_room
+from llama_router.runtime.engine_room import ENGINE_HOST, EngineRoom
+from llama_router.runtime.roster import build_roster
+from tests.support.fake_engine_control import FakeEngines
+from tests.support.router_process import port_window
+
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.skipif(sys.platform == "win32", reason="the fake engine is POSIX"),
+]
+
+
+class Rooms:
+    """Makes a room and keeps the events that come of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: list[Event] = []
+        self.logs = LogStore()
+        self.room: EngineRoom
+        self._news = asyncio.Event()
+
+    async def open(
+        self, command: list[str], base_port: int = 0, path: str | None = None
+    ) -> EngineRoom:
+        """Open it over one model, with a file of its own unless ``path`` says another, or none."""
+        if path is None:
+            (self.folder / "a.gguf").touch()
+            path = str(self.folder / "a.gguf")
+        entry = {"name": "a", "path": path}
+        config = Config.model_validate({"default_spawn": {"command": command}, "models": [entry]})
+        self.room = EngineRoom(
+            roster=build_roster(config, []),
+            logs=self.logs,
+            state_dir=self.folder,
+            base_port=base_port or port_window(),
+            connect_timeout_s=5.0,
+            env=dict(os.environ),
+            found_llama_server=None,
+            post=self._post,
+        )
+        await self.room.supervisor.start()
+        return self.room
+
+    async def event(self, kind: type[Event], generation: int) -> Event:
+        async with asyncio.timeout(15):
+            while True:
+                for event in self.events:
+                    if isinstance(event, kind) and getattr(event, "generation", 0) == generation:
+                        return event
+                self._news.clear()
+                await self._news.wait()
+
+    def _post(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+
+
+async def address_of(room: EngineRoom, generation: int) -> object:
+    """Where the connections to an engine lead."""
+    connection = await room.upstream(generation).connect()
+    address: object = connection.transport.get_extra_info("peername")
+    connection.release()
+    return address
+
+
+@pytest_asyncio.fixture
+async def rooms(tmp_path: Path) -> AsyncIterator[Rooms]:
+    rooms = Rooms(tmp_path)
+    yield rooms
+    await rooms.room.close()
+
+
+@pytest_asyncio.fixture
+async def fakes() -> AsyncIterator[FakeEngines]:
+    async with FakeEngines() as engines:
+        yield engines
+
+
+async def test_an_engine_is_spawned_ready_and_reaped_and_its_port_goes_round(
+    rooms: Rooms, fakes: FakeEngines
+) -> None:
+    base_port = port_window()
+    room = await rooms.open(fakes.command(), base_port)
+    room.spawn("a", 1)
+    await rooms.event(EngineSpawned, 1)
+    await rooms.event(EngineReady, 1)
+    assert await address_of(room, 1) == (ENGINE_HOST, base_port)
+    room.supervisor.kill(1)
+    await rooms.event(EngineReaped, 1)
+    with pytest.raises(KeyError):
+        room.upstream(1)
+    room.spawn("a", 2)
+    await rooms.event(EngineReady, 2)
+    # A late connection to the first engine does not reach the second.
+    assert await address_of(room, 2) == (ENGINE_HOST, base_port + 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "reason"),
+    [
+        (["engine", "$port", "$path"], "", "has no file"),
+        (["engine", "$port"], "/nowhere/a.gguf", "/nowhere/a.gguf is gone"),
+        (["/nowhere/engine", "$port"], "", "No such file or directory"),
+    ],
+)
+async def test_a_start_that_cannot_be_is_reported_with_its_reason_and_logged(
+    rooms: Rooms, command: list[str], path: str, reason: str
+) -> None:
+    room = await rooms.open(command, path=path)
+    room.spawn("a", 1)
+    # Not while the core still carries out the command that led to it.
+    assert rooms.events == []
+    failed = await rooms.event(SpawnFailed, 1)
+    assert reason in getattr(failed, "reason", "")
+    assert reason in rooms.logs.text("a")
+
+
+async def test_a_folder_will_do_as_a_models_path(rooms: Rooms, fakes: FakeEngines) -> None:
+    room = await rooms.open(fakes.command(), path=str(rooms.folder))
+    room.spawn("a", 1)
+    await rooms.event(EngineReady, 1)
+
+
+async def test_no_free_port_is_a_reason_too(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "MAX_TRIES", 1)
+    with socket.socket() as taken:
+        taken.bind((ENGINE_HOST, 0))
+        taken.listen()
+        room = await rooms.open(["engine", "$port"], taken.getsockname()[1])
+        room.spawn("a", 1)
+        failed = await rooms.event(SpawnFailed, 1)
+    assert "base_port" in getattr(failed, "reason", "")
+
+
+async def test_without_reports_of_its_own_a_second_load_is_estimated_and_never_done(
+    rooms: Rooms, fakes: FakeEngines
+) -> None:
+    room = await rooms.open(fakes.command("--gate-load"))
+    room.spawn("a", 1)
+    await (await fakes.started()).ready()
+    await rooms.event(EngineReady, 1)
+    assert not [event for event in rooms.events if isinstance(event, EngineProgress)]
+    room.supervisor.kill(1)
+    await rooms.event(EngineReaped, 1)
+    room.spawn("a", 2)
+    second = await fakes.started()
+    progress = await rooms.event(EngineProgress, 2)
+    assert 0 < getattr(progress, "fraction", 0) <= 0.99
+    await second.ready()
+    await rooms.event(EngineReady, 2)
+
+
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+async def test_a_stop_while_the_file_is_looked_at_ends_the_spawn(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(engine_room, "_exists", lambda _path: hanging.wait(20))
+    room = await rooms.open(["/nowhere/engine", "$port"])
+    room.spawn("a", 1)
+    await asyncio.sleep(0)
+    getattr(room, stop)(1)
+    failed = await rooms.event(SpawnFailed, 1)
+    assert getattr(failed, "reason", "") == "stopped before it was started"
+    hanging.set()
+    # Its successor is started as if nothing had been, and comes after whatever the first did.
+    room.spawn("a", 2)
+    await rooms.event(SpawnFailed, 2)
+    assert len(rooms.events) == 2
+
+
+def doubt_of(room: EngineRoom, generation: int) -> asyncio.Task[None] | None:
+    return room._engines[generation].doubt
+
+
+async def test_an_engine_that_hangs_is_reported_as_ended_and_one_that_lives_is_not(
+    rooms: Rooms, fakes: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "_DOUBT_PAUSE_S", 0.0)
+    monkeypatch.setattr("llama_router.engines.readiness.PROBE_TIMEOUT_S", 0.2)
+    room = await rooms.open(fakes.command())
+    room.spawn("a", 1)
+    await rooms.event(EngineReady, 1)
+    room.doubt("a", 1)
+    looking = doubt_of(room, 1)
+    assert looking is not None
+    room.doubt("a", 1)
+    assert doubt_of(room, 1) is looking
+    await looking
+    assert doubt_of(room, 1) is None
+    assert not [event for event in rooms.events if isinstance(event, EngineExited)]
+    os.kill((await fakes.started()).pid, signal.SIGSTOP)
+    room.doubt("a", 1)
+    ended = await rooms.event(EngineExited, 1)
+    assert getattr(ended, "reason", "") == "was silent and does not answer its health check"
+    room.kill(1)
+    await rooms.event(EngineReaped, 1)

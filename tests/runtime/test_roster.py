@@ -1,0 +1,200 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_router.catalog.model import CatalogModel, ModelSource
+from llama_router.catalog.tiny import write_model
+from llama_router.config.schema import Config
+from llama_router.engines.launch import OwnerCheck
+from llama_router.runtime.roster import Roster, build_roster, take_demo_stock, take_stock
+
+MakeRoster = Callable[..., Roster]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "fox.gguf"
+    path.write_bytes(b"x" * 10)
+    return path
+
+
+@pytest.fixture
+def found(file: Path) -> CatalogModel:
+    return CatalogModel(
+        id="fox",
+        path=file,
+        source=ModelSource.MODELS_DIR,
+        names=("fox.gguf",),
+        mmproj=file.with_name("mmproj.gguf"),
+        size_bytes=1000,
+    )
+
+
+def config(*models: dict[str, Any], **rest: Any) -> Config:  # noqa: ANN401 - plain data
+    return Config.model_validate({"models": models, **rest})
+
+
+def test_a_found_model_has_the_default_spawn_and_runs_alone(found: CatalogModel) -> None:
+    roster = build_roster(config(), [found])
+    (model,) = roster.models
+    assert model.spawn == Config().default_spawn
+    assert model.group == ""
+    assert model.facts.mmproj == found.mmproj
+    (spec,) = roster.specs()
+    assert (spec.name, spec.group) == ("fox", "model fox")
+
+
+@pytest.mark.parametrize("name", ["fox", "fox.gguf", "by-its-file"])
+def test_an_auto_entry_gives_settings_to_the_model_it_names(
+    found: CatalogModel, file: Path, name: str
+) -> None:
+    path = str(file) if name == "by-its-file" else ""
+    entry = {
+        "name": name,
+        "state": "auto",
+        "path": path,
+        "group": "g",
+        "aliases": ["quick"],
+        "spawn": {"owner_check": "port"},
+    }
+    roster = build_roster(config(entry), [found])
+    (model,) = roster.models
+    assert (model.found.id, model.group) == ("fox", "g")
+    assert model.template.owner_check is OwnerCheck.PORT
+    assert {roster.catalog.resolve(each).id for each in (name, "quick", "fox.gguf")} == {"fox"}
+    assert roster.specs()[0].group == "group g"
+
+
+def test_an_auto_entry_without_its_file_is_no_model(found: CatalogModel) -> None:
+    entry = {"name": "gone", "state": "auto", "path": "/nowhere/gone.gguf"}
+    assert [model.found.id for model in build_roster(config(entry), [found]).models] == ["fox"]
+
+
+def test_a_manual_entry_takes_the_place_of_the_found_model_with_its_file(
+    found: CatalogModel, file: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.gguf"
+    link.symlink_to(file)
+    roster = build_roster(config({"name": "mine", "path": str(link)}), [found])
+    (model,) = roster.models
+    assert (model.found.id, model.found.source) == ("mine", ModelSource.CONFIG)
+    assert (model.found.size_bytes, model.found.mmproj) == (1000, found.mmproj)
+    assert roster.catalog.resolve("link").id == "mine"
+
+
+def test_several_manual_entries_may_run_one_file_in_several_ways(
+    found: CatalogModel, file: Path
+) -> None:
+    ways = [{"name": name, "path": str(file)} for name in ("quick", "thorough")]
+    for finds in ([found], []):
+        roster = build_roster(config(*ways), finds)
+        assert [model.found.id for model in roster.models] == ["quick", "thorough"]
+        assert {model.found.path for model in roster.models} == {file}
+
+
+def test_a_manual_entry_with_the_id_of_a_found_model_of_another_file_replaces_it(
+    found: CatalogModel, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.touch()
+    (model,) = build_roster(config({"name": "fox", "path": str(other)}), [found]).models
+    assert model.found.path == other
+
+
+def test_an_auto_entry_never_speaks_of_a_manual_one(file: Path) -> None:
+    entries = [
+        {"name": "mine", "path": str(file), "group": "mine"},
+        {"name": "mine", "state": "auto", "path": str(file), "group": "other"},
+    ]
+    (model,) = build_roster(config(*entries), []).models
+    assert model.group == "mine"
+
+
+def test_a_manual_entry_without_its_file_is_invalid_and_not_for_the_core() -> None:
+    roster = build_roster(config({"name": "lost", "path": "/nowhere/lost.gguf"}), [])
+    (model,) = roster.models
+    assert model.found.invalid == (
+        "its file /nowhere/lost.gguf cannot be read: No such file or directory"
+    )
+    assert roster.specs() == ()
+    assert len(roster) == 1
+
+
+def test_a_manual_entry_needs_no_file() -> None:
+    spawn = {"command": ["serve", "--port", "$port"]}
+    roster = build_roster(config({"name": "remote", "spawn": spawn, "aliases": ["r"]}), [])
+    model = roster["remote"]
+    assert (model.found.path, model.found.invalid) == (None, "")
+    assert roster.catalog.resolve("r").id == "remote"
+    assert len(roster.specs()) == 1
+
+
+def test_loners_are_not_in_a_group_that_is_called_like_one_of_them(file: Path) -> None:
+    entries = [
+        {"name": "small", "path": str(file)},
+        {"name": "other", "path": str(file), "group": "small"},
+    ]
+    groups = {spec.name: spec.group for spec in build_roster(config(*entries), []).specs()}
+    assert groups["small"] != groups["other"]
+
+
+def test_the_time_to_load_grows_with_the_file(found: CatalogModel) -> None:
+    settings = {"ready_timeout_s": 10, "ready_bytes_per_s": 100, "stop_grace_s": 3}
+    (spec,) = build_roster(config(router=settings), [found]).specs()
+    assert (spec.ready_timeout_s, spec.stop_grace_s) == (20.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"spawn": {"command": ["other", "$port"]}}, True),
+        ({"spawn": {"health_endpoint": "/ready"}}, True),
+        ({"mmproj": "/other/mmproj.gguf"}, True),
+        ({"group": "g"}, False),
+        ({"aliases": ["a"]}, False),
+        ({"spawn": {"proxy_endpoints": ["/v1/"]}}, False),
+    ],
+)
+def test_the_fingerprint_changes_with_what_a_running_engine_would_have_to_follow(
+    file: Path,
+    change: dict[str, Any],
+    differs: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    before, after = (
+        build_roster(config({"name": "fox", "path": str(file), **more}), []).specs()[0].fingerprint
+        for more in ({}, change)
+    )
+    assert (before != after) is differs
+
+
+def test_stock_is_taken_in_caches_and_folders_and_for_the_demo_in_its_folder_only(
+    tmp_path: Path,
+) -> None:
+    folder, cache = tmp_path / "models", tmp_path / "home" / ".cache" / "llama.cpp"
+    for place, name in ((folder, "fox"), (cache, "cached")):
+        place.mkdir(parents=True)
+        write_model(place / f"{name}.gguf", "The quick brown fox.", name=name)
+    settings = config(router={"models_dirs": [str(folder)]})
+    env = {"LLAMA_CACHE": str(cache)}
+    both = take_stock(settings, env, tmp_path / "home")
+    assert "fox" in [model.found.id for model in both.models]
+    assert len(both) == 2
+    demo = take_demo_stock(settings, env, tmp_path / "home")
+    assert [model.found.id for model in demo.models] == ["fox"]
+
+
+def test_an_auto_entry_whose_file_is_elsewhere_is_not_dropped_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere.gguf"
+    elsewhere.touch()
+    there = {"name": "there", "state": "auto", "path": str(elsewhere)}
+    gone = {"name": "gone", "state": "auto", "path": str(tmp_path / "gone.gguf")}
+    with caplog.at_level(logging.WARNING):
+        assert len(build_roster(config(there, gone), [])) == 0
+    (record,) = caplog.records
+    assert "'there'" in record.getMessage()
+    assert "state: manual" in record.getMessage()
