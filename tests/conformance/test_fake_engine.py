@@ -180,6 +180,27 @@ async def test_a_load_that_fails_says_why(
         assert reason in engine.log
 
 
+async def test_it_runs_out_of_memory_while_loading_or_answering(start: Start) -> None:
+    limit = ("--memory-limit-bytes", str(64 * 1024 * 1024))
+    async with start(*limit, "--fill-memory") as (engine, _):
+        assert await engine.ended() == 1
+        assert b"failed to allocate" in engine.log
+    async with start(*limit) as (engine, fake):
+        await fake.event("ready")
+        assert b'" one"' in await raw_answer(engine, "out-of-memory")
+        assert await engine.ended() == 1
+        assert b"failed to allocate" in engine.log
+
+
+async def test_it_asks_which_switches_hold_for_this_start(start: Start) -> None:
+    async with start("--ask") as (engine, fake):
+        await fake.switches("--tokens", "2", "--gate-load")
+        await fake.event("listening")
+        await fake.ready()
+        answer = (await engine.request("POST", CHATS, CHAT)).json()
+        assert answer["choices"][0]["message"]["content"] == " alpha 1"
+
+
 async def test_term_can_be_ignored(start: Start) -> None:
     async with start("--ignore-term") as (engine, fake):
         await fake.event("ready")
@@ -306,11 +327,12 @@ _CUTS = {
     "reset-mid-stream": b"<reset>",
 }
 _CRASHES = {"crash-event", "crash-half-event", "crash-mid-chunk"}
+_EXITS = {"out-of-memory"}
 _ENDLESS = {"hang", "hang-in-head", "hang-in-body", "endless"}
 
 
 async def test_every_fault_is_tested() -> None:
-    assert set(FAULTS) == {*_STARTS, *_HOLDS, *_CUTS, *_CRASHES, *_ENDLESS}
+    assert set(FAULTS) == {*_STARTS, *_HOLDS, *_CUTS, *_CRASHES, *_EXITS, *_ENDLESS}
 
 
 async def test_faults_on_the_wire_are_what_they_say(start: Start) -> None:

@@ -16,22 +16,102 @@ from llama_router.core.commands import (
     Terminate,
 )
 from llama_router.core.events import (
+    BudgetsChanged,
+    DeviceBytes,
+    EngineReaped,
     Event,
+    FootprintMeasured,
     LoadRequested,
+    ModelsChanged,
+    ModelSpec,
     RequestArrived,
     RequestBounced,
     RequestCancelled,
     RequestFinished,
+    SpawnFailed,
     Timer,
     TimerFired,
     UnloadRequested,
 )
+from llama_router.core.settings import CoreSettings
+
+
+class Bookkeeper:
+    """Memory as it must be by the log alone: booked with the spawn, free with the reap.
+
+    A model that ran out of memory is expected to need more than is known here, never less.
+    """
+
+    def __init__(self, models: tuple[ModelSpec, ...], settings: CoreSettings) -> None:
+        self.settings = settings
+        self.budgets = {each.device: each.size_bytes for each in settings.budgets}
+        self.specs = {spec.name: spec for spec in models}
+        self.needs = {spec.name: spec.memory for spec in models}
+        self.configured = dict.fromkeys(self.specs)
+        self.held: dict[str, tuple[int, tuple[DeviceBytes, ...]]] = {}
+        """By model: the generation of its process, and what it holds."""
+        self.is_stuck: dict[str, bool] = {}
+
+    def take_in(self, event: Event, states: dict[str, str]) -> None:
+        match event:
+            case EngineReaped(model, generation) | SpawnFailed(model, generation):
+                if self.held.get(model, (0,))[0] == generation:
+                    del self.held[model]
+                    self._forget_removed()
+            case BudgetsChanged(budgets):
+                self.budgets = {each.device: each.size_bytes for each in budgets}
+            case FootprintMeasured(model, memory) if memory and model in self.needs:
+                self.needs[model] = memory
+                if states.get(model) in ("ready", "draining"):
+                    self.held[model] = (self.held[model][0], memory)
+            case ModelsChanged(models):
+                for spec in models:
+                    old = self.specs.get(spec.name)
+                    keys = (spec.memory, spec.fingerprint)
+                    if old is None or (old.memory, old.fingerprint) != keys:
+                        self.needs[spec.name] = spec.memory
+                self.specs |= {spec.name: spec for spec in models}
+                self.configured = {spec.name: None for spec in models}
+                self._forget_removed()
+            case _:
+                pass
+
+    def _forget_removed(self) -> None:
+        # A removed model may come back before its process has gone.
+        for name in [*self.specs]:
+            if name not in self.configured and name not in self.held:
+                del self.specs[name], self.needs[name]
+
+    def spawn(self, model: str, generation: int) -> None:
+        assert model not in self.held, f"two processes of {model}"
+        need = self.needs[model]
+        self.held[model] = (generation, need)
+        for device, budget in self.budgets.items():
+            sizes = [
+                part.size_bytes
+                for _, held in self.held.values()
+                for part in held
+                if part.device == device
+            ]
+            if any(part.device == device and part.size_bytes for part in need):
+                assert sum(sizes) <= budget, f"{device} is overcommitted by {model}"
+        limit = self.settings.max_loaded
+        assert not limit or len(self.held) <= limit + self.stuck(), "too many engines"
+
+    def stuck(self) -> int:
+        """How many of the processes are quarantined, and so in nobody's way."""
+        return sum(self.is_stuck.values())
 
 
 class Auditor:
     """Give it every event with its commands, in order; it asserts."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, models: tuple[ModelSpec, ...] = (), settings: CoreSettings | None = None
+    ) -> None:
+        self.memory = Bookkeeper(models, settings or CoreSettings())
+        self.ranks: dict[int, tuple[str, int, bool]] = {}
+        """What a request's place depends on besides its age: key, priority, batch."""
         self.models: dict[int, str] = {}
         """Requests and tickets that have not ended, with their models."""
         self.visitors: dict[int, None] = {}
@@ -41,7 +121,7 @@ class Auditor:
         self.timers: dict[Timer, float] = {}
         self.states: dict[str, str] = {}
         self.generations: dict[str, int] = {}
-        self.last_first_dispatch: dict[str, int] = {}
+        self.last_first_dispatch: dict[tuple[str, str, int, bool], int] = {}
         self.spawns: list[str] = []
         self.rejects: list[Reject] = []
         self.completed = False
@@ -52,9 +132,11 @@ class Auditor:
             self._check(command)
 
     def _take_in(self, event: Event) -> None:
+        self.memory.take_in(event, self.states)
         match event:
             case RequestArrived(request_id, model, may_load):
                 self.models.setdefault(request_id, model)
+                self.ranks[request_id] = (event.key, event.priority, event.is_batch)
                 if not may_load:
                     self.visitors[request_id] = None
             case LoadRequested(request_id, model) | UnloadRequested(request_id, model):
@@ -86,6 +168,7 @@ class Auditor:
                 assert self.states[model] == "starting", command
                 self.generations[model] = generation
                 self.spawns.append(model)
+                self.memory.spawn(model, generation)
             case Terminate(model, generation) | Kill(model, generation):
                 assert self.generations[model] == generation, command
                 assert self.states[model] == "stopping", command
@@ -117,6 +200,7 @@ class Auditor:
             case Emit(model, old, new):
                 assert self.states.get(model, "unloaded") == old, command
                 self.states[model] = new
+                self.memory.is_stuck = {each: s == "stuck" for each, s in self.states.items()}
             case ShutdownComplete():
                 assert not self.timers
                 self.completed = True
@@ -131,6 +215,7 @@ class Auditor:
         allowed = ("ready", "draining") if request_id in self.visitors else ("ready",)
         assert self.states[model] in allowed, f"{self.states[model]}: {command}"
         if request_id not in self.visitors and request_id not in self.bounced:
-            assert self.last_first_dispatch.get(model, 0) < request_id, f"overtakes: {command}"
-            self.last_first_dispatch[model] = request_id
+            lane = (model, *self.ranks[request_id])
+            assert self.last_first_dispatch.get(lane, 0) < request_id, f"overtakes: {command}"
+            self.last_first_dispatch[lane] = request_id
         self.dispatched[request_id] = generation

@@ -31,6 +31,8 @@ from llama_router.core.commands import (
 )
 from llama_router.core.invariants import check
 from llama_router.core.machine import Core
+from llama_router.core.policies.base import Policy
+from llama_router.core.settings import CoreSettings
 from tests.core.auditor import Auditor
 
 
@@ -51,9 +53,15 @@ def specs(text: str) -> tuple[ev.ModelSpec, ...]:
 class Stage:
     """A core under watch: invariants and log are checked after each event."""
 
-    def __init__(self, models: Iterable[ev.ModelSpec]) -> None:
-        self.core = Core(models)
-        self.auditor = Auditor()
+    def __init__(
+        self,
+        models: Iterable[ev.ModelSpec],
+        policy: Policy | None = None,
+        settings: CoreSettings | None = None,
+    ) -> None:
+        models = tuple(models)
+        self.core = Core(models, policy, settings)
+        self.auditor = Auditor(models, settings)
         self.now = 0.0
         self.commands: list[Command] = []
 
@@ -62,8 +70,17 @@ class Stage:
         self.auditor.observe(event, commands)
         check(self.core)
         assert self.core.ledger.timers == self.auditor.timers
+        self._compare_memory()
         self.commands += commands
         return commands
+
+    def _compare_memory(self) -> None:
+        """What the log says is held must be booked; more than that after running out of it."""
+        for name, (_, held) in self.auditor.memory.held.items():
+            model = self.core.ledger.models[name]
+            booked = {part.device: part.size_bytes for part in model.reserved}
+            for part in held:
+                assert booked.get(part.device, 0) >= part.size_bytes, (model, part, booked)
 
 
 def play(models: str, script: str, *, stage: Stage | None = None) -> Stage:

@@ -15,9 +15,9 @@ CONFIGS = ("a/g b/g c/h d", "a/g b/g c/h d:2", "a/h b/g c/h d", "a/g b/g c/h", "
 class World:
     """Clients, engines, operators and a clock, all of them unreliable."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, stage: Stage | None = None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible walk, no secret
-        self.stage = Stage(specs(CONFIGS[0]))
+        self.stage = stage or Stage(specs(CONFIGS[0]))
         self.next_id = 1
         self.dispatched: dict[int, None] = {}
         self.engines: dict[int, str] = {}

@@ -9,6 +9,7 @@ from llama_router.core.events import (
     RequestFinished,
 )
 from llama_router.core.machine import Core
+from llama_router.core.settings import CoreSettings
 from tests.core.playbook import Stage, play, specs
 
 LOADED = """
@@ -327,12 +328,12 @@ def test_served_requests_leave_nothing_behind() -> None:
 
 
 def test_beyond_the_queues_limit_newcomers_are_told_when_to_come_again() -> None:
-    core = Core(specs("a b"), max_waiting_count=2)
+    core = Core(specs("a b"), settings=CoreSettings(max_waiting=2))
     core.handle(RequestArrived(1, "a"), 0.0)
     assert core.handle(RequestArrived(2, "a"), 0.0) == []
     (refusal,) = core.handle(RequestArrived(3, "a"), 0.0)
     assert isinstance(refusal, Reject)
-    assert (refusal.kind, refusal.retry_after_s) == (RejectKind.QUEUE_FULL, 5.0)
+    assert (refusal.kind, refusal.retry_after_s) == (RejectKind.QUEUE_FULL, 1.0)
     assert core.view("a").waiting == 2
     # The limit is each model's own, and who has left makes room.
     assert core.handle(RequestArrived(4, "b"), 0.0) == []

@@ -428,7 +428,7 @@ def test_a_real_llama_server_loads_and_stops(
         grace = asyncio.get_running_loop().call_later(2, s.supervisor.kill, generation)
         reason = (await s.wait("exited", generation))[2]
         grace.cancel()
-        assert reason.startswith(("exited with status 0", "killed by SIGKILL"))
+        assert str(reason).startswith(("exited with status 0", "killed by SIGKILL"))
         await s.wait("reaped", generation)
 
     supervise(loop_factory, tmp_path, scenario)

@@ -21,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-SCRIPT = Path(__file__).with_name("fake_engine.py")
+from llama_router.stress import fake_engine
+
+SCRIPT = Path(fake_engine.__file__).with_name("__main__.py")
 
 # Long for a healthy machine under load, short for a test that waits in vain.
 DEADLINE_S = 15.0
@@ -52,6 +54,10 @@ class FakeEngine:
         """End a gated load, and wait until it answers as loaded."""
         await self._do("ready")
         await self.event("ready")
+
+    async def switches(self, *switches: str) -> None:
+        """Tell an engine with --ask what holds for this start."""
+        await self._do("switches", switches=switches)
 
     async def bind(self) -> None:
         """Let an engine with --gate-bind bind its port now."""
@@ -93,7 +99,7 @@ class FakeEngine:
             await self._do("cut", where=where, how=how, stream=stream)
 
     async def fault(self, name: str, times: int = 1) -> None:
-        """Let the next ``times`` inference requests meet a fault (fake_engine_faults.py)."""
+        """Let the next ``times`` inference requests meet a fault (stress/fake_engine/faults.py)."""
         await self._do("fault", fault=f"{name}:{times}")
 
     async def say(self, output: bytes, *, stderr: bool = False) -> None:

@@ -21,10 +21,12 @@ from llama_router.catalog.gguf_format import (
     DEFAULT_ALIGNMENT_BYTES,
     FILE_TYPE_NAMES,
     MAGIC,
+    PARAMETER_KEYS,
     STRUCT_CODES,
     TENSOR_BLOCKS,
     ValueType,
 )
+from llama_router.catalog.gguf_tensors import TensorBytes, TensorTally
 
 _MAX_HEADER_BYTES = 32 * 2**20  # the largest tokenizers take 15 MB
 _MAX_KEYS = 4096  # real files have fewer than 200
@@ -59,7 +61,10 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     Numbers that the file does not state are 0. ``head_count`` and ``head_count_kv`` have one
     element when all layers agree, else one per layer. ``quantization`` is the name of the file
     type as in llama.cpp ("Q4_K_M"), empty when unknown. ``split_no`` counts from 0; files that are
-    not split have ``split_count`` 1. ``tensor_bytes`` is the size of the tensors in this file.
+    not split have ``split_count`` 1. ``tensor_bytes`` is the size of the tensors in this file and
+    ``tensors`` their sizes by place. ``merge_count`` is the tokenizer's number of merge rules.
+    ``parameters`` has those of `PARAMETER_KEYS` that the file states, each as one element or one
+    per layer.
     """
 
     version: int
@@ -87,6 +92,9 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     split_tensor_count: int
     header_bytes: int
     file_bytes: int
+    merge_count: int = 0
+    tensors: TensorBytes = TensorBytes()
+    parameters: dict[str, tuple[int, ...]] = {}
 
 
 def read_gguf(path: Path) -> GgufInfo:
@@ -207,8 +215,8 @@ def _read(cursor: _Cursor) -> GgufInfo:
     alignment_bytes = metadata.number(ALIGNMENT_KEY) or DEFAULT_ALIGNMENT_BYTES
     if alignment_bytes & (alignment_bytes - 1):
         raise GgufError(f"{ALIGNMENT_KEY} {alignment_bytes} is not a power of two")
-    tensor_bytes = _read_tensors(cursor, tensor_count, alignment_bytes)
-    return _info(metadata, version, tensor_count, tensor_bytes)
+    tensors = _read_tensors(cursor, tensor_count, alignment_bytes)
+    return _info(metadata, version, tensor_count, tensors)
 
 
 def _read_fields(cursor: _Cursor, count: int) -> dict[bytes, _Field]:
@@ -248,12 +256,13 @@ def _skip_array(cursor: _Cursor, key: bytes, max_strings: int) -> _Field:
     return field
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment_bytes: int) -> int:
+def _read_tensors(cursor: _Cursor, count: int, alignment_bytes: int) -> TensorBytes:
     """Step over the tensor infos, check that their data is in the file, and sum its size.
 
     Tensors of a type that is unknown here, newer than this table, count as empty.
     """
-    end = total_bytes = 0
+    end = 0
+    tally = TensorTally()
     for _ in range(count):
         name = cursor.bytes(_MAX_TENSOR_NAME_BYTES, "a tensor name")
         dimensions = cursor.u32()
@@ -265,14 +274,14 @@ def _read_tensors(cursor: _Cursor, count: int, alignment_bytes: int) -> int:
         if offset % alignment_bytes:
             raise GgufError(f"tensor {_text(name)!r} is not aligned")
         size_bytes = _tensor_bytes(name, shape, tensor_type)
-        total_bytes += size_bytes
+        tally.add(name, size_bytes)
         end = max(end, offset + size_bytes)
     data_start = -(-cursor.position // alignment_bytes) * alignment_bytes
     if count and data_start + end > cursor.file_bytes:
         raise GgufError(
             f"truncated: {cursor.file_bytes} bytes of the {data_start + end} that the header names"
         )
-    return total_bytes
+    return tally.bytes()
 
 
 def _tensor_bytes(name: bytes, shape: tuple[int, ...], tensor_type: int) -> int:
@@ -340,7 +349,7 @@ class _Metadata:
         return field.count if field is not None and field.type is ValueType.ARRAY else 0
 
 
-def _info(metadata: _Metadata, version: int, tensor_count: int, tensor_bytes: int) -> GgufInfo:
+def _info(metadata: _Metadata, version: int, tensor_count: int, tensors: TensorBytes) -> GgufInfo:
     architecture = metadata.text("general.architecture")
     split_no = metadata.number("split.no")
     if not architecture and not split_no:
@@ -374,13 +383,29 @@ def _info(metadata: _Metadata, version: int, tensor_count: int, tensor_bytes: in
         vocab_size=metadata.array_length("tokenizer.ggml.tokens") or number("vocab_size"),
         has_chat_template=metadata.has("tokenizer.chat_template"),
         tensor_count=tensor_count,
-        tensor_bytes=tensor_bytes,
+        tensor_bytes=tensors.total,
         split_no=split_no,
         split_count=metadata.number("split.count") or 1,
         split_tensor_count=metadata.number("split.tensors.count"),
         header_bytes=metadata.header_bytes,
         file_bytes=metadata.file_bytes,
+        merge_count=metadata.array_length("tokenizer.ggml.merges"),
+        tensors=tensors,
+        parameters=_parameters(metadata, architecture),
     )
+
+
+def _parameters(metadata: _Metadata, architecture: str) -> dict[str, tuple[int, ...]]:
+    """Collect what there is of `PARAMETER_KEYS`; what is no whole number counts as absent."""
+    found = {}
+    for key in PARAMETER_KEYS:
+        try:
+            values = metadata.numbers(f"{architecture}.{key}")
+        except GgufError:
+            continue
+        if values:
+            found[key] = values
+    return found
 
 
 def _value_type(tag: int, key: bytes) -> ValueType:

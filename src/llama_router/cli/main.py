@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llama_router import __version__
-from llama_router.cli import serving
+from llama_router.cli import record, serving, simulate, stress
 
 _HELP = """One endpoint in front of all of your local models.
 
@@ -114,6 +114,40 @@ def demo(
 def version() -> None:
     """Print the version."""
     typer.echo(f"llama-router {__version__}")
+
+
+EngineArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="-- OPTIONS", help="llama-server's; without any, those of the config."),
+]
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file or a model's name.")],
+    arguments: EngineArgument = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="The config that the name is looked up in."),
+    ] = None,
+    as_json: Annotated[  # noqa: FBT002 - an option of a command line
+        bool, typer.Option("--json", help="Print sizes in bytes, as JSON.")
+    ] = False,
+) -> None:
+    """Print how much memory a model needs, and for what.
+
+    Reads the file's header only: nothing is loaded. Example: llama-router estimate MODEL -- -c 8192
+    """
+    from llama_router.cli.estimate import estimate_memory
+
+    raise typer.Exit(
+        estimate_memory(model, tuple(arguments or ()), as_json=as_json, config_path=config)
+    )
+
+
+app.command()(record.record)
+app.command()(simulate.simulate)
+app.command()(stress.stress)
 
 
 def main() -> None:

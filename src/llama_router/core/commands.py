@@ -56,8 +56,10 @@ class RejectKind(Enum):
     MODEL_UNLOADED = "model_unloaded"
     MODEL_STUCK = "model_stuck"
     ENGINE_CRASHED = "engine_crashed"
-    QUEUE_FULL = "queue_full"
     SHUTTING_DOWN = "shutting_down"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DOES_NOT_FIT = "does_not_fit"
 
 
 class Reject(Command, frozen=True):

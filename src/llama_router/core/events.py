@@ -20,13 +20,20 @@ class RequestArrived(Event, frozen=True):
     ``request_id`` is unique for the life of the router and grows with each arrival.
     ``may_load`` is false for requests that must never start an engine (a plain GET): such a one
     is dispatched or rejected at once, never queued, does not count as use of the model, and holds
-    up no swap. ``wants_notices`` asks for ``Notify`` commands while waiting.
+    up no swap. ``wants_notices`` asks for ``Notify`` commands while waiting. ``key`` names the API
+    key; keys take turns in a queue. The higher ``priority`` goes first, and among equals the
+    interactive before the batch. ``keep_alive_s`` takes the place of the model's ``ttl_s`` from
+    now on; it is what the operator allows already, and infinite or negative for "no end".
     """
 
     request_id: int
     model: str
     may_load: bool = True
     wants_notices: bool = False
+    key: str = ""
+    priority: int = 0
+    is_batch: bool = False
+    keep_alive_s: float | None = None
 
 
 class RequestCancelled(Event, frozen=True):
@@ -131,11 +138,26 @@ class UnloadRequested(Event, frozen=True):
     model: str
 
 
+class DeviceBytes(msgspec.Struct, frozen=True):
+    """An amount of one device's memory: RAM, or a GPU's. ``device`` is its name."""
+
+    device: str
+    size_bytes: int
+
+
 class ModelSpec(msgspec.Struct, frozen=True):
     """What the core must know of a model.
 
-    ``group``: models of one group may run together; others exclude each other.
+    ``group``: models of one group may run together; others exclude each other. The models without
+    one (the empty name) are such a group, too: memory alone restricts them.
     ``fingerprint``: changes when the engine would have to be restarted to follow the config.
+    ``memory``: what its engine needs on each device, as estimated; empty when that is not known.
+    ``load_cost_s``: how long a load takes, as far as known.
+    ``pinned``: once loaded it stays, whoever waits; only an operator unloads it.
+    ``ttl_s``: unloaded this long after the end of its last request; None: never by time.
+    ``priority``: the higher is loaded first, and never gives way early to a lower one.
+    ``max_in_flight``: requests at a time, 0 for any number. ``max_waiting`` (0) and
+    ``min_residency_s`` (None): the router's, see ``CoreSettings``.
     Times in seconds; see ``config`` for their meaning and defaults.
     """
 
@@ -145,12 +167,40 @@ class ModelSpec(msgspec.Struct, frozen=True):
     ready_timeout_s: float = 60.0
     stop_grace_s: float = 2.0
     drain_deadline_s: float = 300.0
+    memory: tuple[DeviceBytes, ...] = ()
+    load_cost_s: float = 1.0
+    pinned: bool = False
+    ttl_s: float | None = None
+    priority: int = 0
+    max_in_flight: int = 0
+    max_waiting: int = 0
+    min_residency_s: float | None = None
 
 
 class ModelsChanged(Event, frozen=True):
     """The models are now exactly these. Unchanged ones are not touched."""
 
     models: tuple[ModelSpec, ...]
+
+
+class BudgetsChanged(Event, frozen=True):
+    """The devices now have this much for engines; without any, memory is not looked at.
+
+    A device without a budget is not looked at either.
+    """
+
+    budgets: tuple[DeviceBytes, ...]
+
+
+class FootprintMeasured(Event, frozen=True):
+    """What the engine of ``model`` really holds, or really held, and how long its load took.
+
+    It takes the place of the estimate. Empty ``memory`` or None: that was not measured.
+    """
+
+    model: str
+    memory: tuple[DeviceBytes, ...] = ()
+    load_cost_s: float | None = None
 
 
 class TimerKind(Enum):
@@ -163,6 +213,9 @@ class TimerKind(Enum):
     BACKOFF = "backoff"
     BOUNCE = "bounce"
     SHUTDOWN_DEADLINE = "shutdown_deadline"
+    TTL = "ttl"
+    QUEUE_TIMEOUT = "queue_timeout"
+    SWITCH = "switch"
 
 
 class Timer(msgspec.Struct, frozen=True):

@@ -4,11 +4,14 @@
 or cancelled, generations that grow) is to be read off the commands.
 """
 
+import math
 from itertools import combinations
 
 from llama_router.core.events import Timer, TimerKind
-from llama_router.core.machine import Core
+from llama_router.core.machine import PLAN_PAUSE_S, Core
 from llama_router.core.model import Model, Request, RequestKind
+from llama_router.core.outlook import Outlook
+from llama_router.core.policies.base import Claim, Wake
 from llama_router.core.states import State
 
 
@@ -23,6 +26,8 @@ def check(core: Core) -> None:
         _check_queue(core, model)
         _check_engine(core, model)
     _check_exclusion(core)
+    _check_memory(core)
+    _check_claims(core)
     _check_requests(core)
     _check_timers(core)
     _check_progress(core)
@@ -60,6 +65,13 @@ def _check_queue(core: Core, model: Model) -> None:
         _require(request.model is model, "waits for its own model", request)
         _require(request.generation == 0, "who waits is not dispatched", request)
         _require(request.kind in (RequestKind.CLIENT, RequestKind.LOAD), "only these wait", request)
+    _require(
+        math.isclose(
+            model.waiting.arrived_sum_s, sum(each.arrived_at for each in requests), abs_tol=1e-3
+        ),
+        "the sum of arrivals is that of who waits",
+        model,
+    )
     bounced = [request.request_id for request in requests if request.bounced]
     _require(
         [request.request_id for request in requests[: len(bounced)]] == sorted(bounced),
@@ -109,6 +121,55 @@ def _check_exclusion(core: Core) -> None:
         _require(one.generation != other.generation, "a generation is one start", (one, other))
 
 
+def _check_memory(core: Core) -> None:
+    ledger = core.ledger
+    booked: dict[str, int] = {}
+    for model in ledger.models.values():
+        holds = model.has_process or model.state is State.STUCK
+        _require(holds or not model.reserved, "nothing is booked for nothing", model)
+        for part in model.reserved:
+            booked[part.device] = booked.get(part.device, 0) + part.size_bytes
+    for device, size_bytes in ledger.memory.reserved.items():
+        _require(booked.get(device, 0) == size_bytes, "the books add up", device)
+    for device, budget in ledger.memory.budgets.items():
+        allowed = budget + ledger.memory.overdraft.get(device, 0)
+        _require(booked.get(device, 0) <= allowed, "no device is overbooked", device)
+    limit = ledger.settings.max_loaded
+    _require(not limit or len(ledger.running) <= limit, "no more engines than allowed", core)
+
+
+def _check_claims(core: Core) -> None:
+    ledger = core.ledger
+    for name, model in ledger.claims.items():
+        _require(model.name == name, "is filed under its name", model)
+        _require(model.state is State.UNLOADED and model.waiting, "a claim is for waiters", model)
+    free = Outlook(ledger).free
+    for model in ledger.claims.values():
+        for part in model.memory:
+            enough = free.get(part.device, 0) >= 0 or not part.size_bytes
+            _require(enough, "there will be room for each claim", (model, part))
+    for model in ledger.models.values():
+        is_going = model.state in (State.DRAINING, State.STOPPING)
+        _require(
+            (ledger.going.get(model.name) is model) == (is_going or bool(model.closing)),
+            "going lists exactly those who go",
+            model,
+        )
+        _require(
+            not model.closing or is_going or model.closing in ledger.claims,
+            "nobody is closed for nothing",
+            model,
+        )
+        _require(
+            not (model.closing and not is_going and not model.in_flight and not model.waiting),
+            "who has to go and is idle is stopped",
+            model,
+        )
+        _require(
+            not (model.spec.pinned and model.closing and not is_going), "pinned models stay", model
+        )
+
+
 def _check_requests(core: Core) -> None:
     for request_id, request in core.ledger.requests.items():
         _require(request.request_id == request_id, "is filed under its id", request)
@@ -138,7 +199,23 @@ def _places(request: Request) -> list[str]:
 def _check_timers(core: Core) -> None:
     ledger = core.ledger
     expected = [timer for model in ledger.models.values() for timer in _timers_of(model)]
-    optional = [Timer(TimerKind.SHUTDOWN_DEADLINE)] if ledger.shutting_down else []
+    optional = [Timer(TimerKind.SWITCH)] if core.policy.serves_at_once else []
+    optional += [
+        Timer(TimerKind.TTL, model.name, model.generation)
+        for model in ledger.models.values()
+        # A timer that was set stays set while the model is used, and when it needs it no more.
+        if model.state is State.READY
+        and (model.in_flight or model.ttl_s is None or model.spec.pinned)
+    ]
+    if ledger.shutting_down:
+        optional.append(Timer(TimerKind.SHUTDOWN_DEADLINE))
+    if ledger.settings.max_queue_s:
+        expected += [
+            Timer(TimerKind.QUEUE_TIMEOUT, model.name)
+            for model in ledger.waiting.values()
+            if any(request.kind is RequestKind.CLIENT for request in model.waiting)
+        ]
+        optional += [Timer(TimerKind.QUEUE_TIMEOUT, name) for name in ledger.waiting]
     if ledger.shutting_down:
         optional += [timer for timer in expected if timer.kind is TimerKind.DRAIN_DEADLINE]
     for timer in expected:
@@ -163,17 +240,38 @@ def _timers_of(model: Model) -> list[Timer]:
             pass
     if model.held:
         kinds.append(TimerKind.BOUNCE)
+    is_idle = model.state is State.READY and not model.in_flight
+    if is_idle and model.ttl_s is not None and not model.spec.pinned:
+        kinds.append(TimerKind.TTL)
     return [Timer(kind, model.name, model.generation) for kind in kinds]
 
 
 def _check_progress(core: Core) -> None:
     ledger = core.ledger
-    plan = core.policy.plan(ledger.waiting.values(), ledger.running.values())
-    _require(not plan, "what can be done has been done", plan)
-    under_way = any(
-        model.state is not State.READY or model.in_flight or model.held
-        for model in ledger.running.values()
-    ) or any(model.state is State.COOLING for model in ledger.waiting.values())
+    plan = [step for step in core.policy.plan(ledger) if not isinstance(step, Wake)]
+    look_again_at = ledger.timers.get(Timer(TimerKind.SWITCH), math.inf)
+    is_bargain = False
+    for step in plan:
+        # With each request that ends, a swap costs those who use the victims a little less; that
+        # is looked at when the timer says so, and with it what others would gain by it.
+        is_bargain |= isinstance(step, Claim) and any(
+            victim.in_flight or victim.waiting for victim in step.victims
+        )
+        latest_at = math.inf if is_bargain else ledger.now + PLAN_PAUSE_S
+        is_soon = look_again_at < math.inf and look_again_at <= latest_at
+        _require(is_soon, "what can be done has been done", step)
+    if core.policy.serves_at_once:
+        for model in ledger.waiting.values():
+            is_open = model.state is State.READY and not model.held and not model.closing
+            _require(not (is_open and model.capacity), "who can be served is served", model)
+    under_way = (
+        look_again_at < math.inf
+        or any(
+            model.state is not State.READY or model.in_flight or model.held
+            for model in ledger.running.values()
+        )
+        or any(model.state is State.COOLING for model in ledger.waiting.values())
+    )
     _require(not ledger.waiting or under_way, "whoever waits, waits for something", core)
     _require(
         not ledger.shutting_down or ledger.running or ledger.shutdown_complete,

@@ -23,14 +23,17 @@ MAX_ADDRESS_TRIES: Final = 3
 MIN_PROGRESS: Final = 0.01
 """Waiting clients are told of whole percents, not of every tensor."""
 
+_HELD_S: Final = 1.0  # as long as a bounce holds a queue back, at most
+
 _ROUNDING: Final = 1e-9  # 0.29 - 0.28 < 0.01 in floating point
 
 
 class Lifecycle:
     """Moves engines through their states and keeps the timers that belong to them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, serves_load: bool = True) -> None:
         self._ledger = ledger
+        self._serves_load = serves_load
 
     # On its way up
 
@@ -67,7 +70,10 @@ class Lifecycle:
         model.last_error = None
         model.address_tries = 0
         model.crashes.became_ready()
-        ledger.serve(model)
+        model.idle_since = ledger.now
+        if self._serves_load:
+            ledger.serve(model)
+        self.watch_idle(model)
 
     # On its way down
 
@@ -89,9 +95,40 @@ class Lifecycle:
         ledger = self._ledger
         if model.held:
             ledger.release(model)
+        if model.ttl_at is not None:
+            ledger.cancel_timer(TimerKind.TTL, model)
+            model.ttl_at = None
         ledger.move(model, Trigger.DRAIN, reason)
         if deadline:
             ledger.set_timer(TimerKind.DRAIN_DEADLINE, model, model.spec.drain_deadline_s)
+
+    def watch_idle(self, model: Model) -> None:
+        """See to it that a model that nobody uses is unloaded when its time is over.
+
+        A timer that is set stays set while the model is used: it looks again when it fires.
+        """
+        ttl_s = model.ttl_s
+        if ttl_s is None or model.spec.pinned or model.in_flight or model.state is not State.READY:
+            return
+        at = model.idle_since + ttl_s
+        if model.ttl_at is not None and model.ttl_at <= at:
+            return
+        self._ledger.cancel_timer(TimerKind.TTL, model)
+        self._ledger.set_timer_at(TimerKind.TTL, model, at)
+        model.ttl_at = at
+
+    def ttl_over(self, model: Model) -> None:
+        """The timer of an idle model has fired: stop it, unless it has been used since."""
+        model.ttl_at = None
+        ttl_s = model.ttl_s
+        if ttl_s is None or model.spec.pinned or model.in_flight:
+            return
+        if model.waiting:  # held back after a bounce: it is about to be used
+            model.idle_since = self._ledger.now + _HELD_S
+        if model.idle_since + ttl_s <= self._ledger.now and not model.waiting:
+            self.stop(model, f"nobody used it for {ttl_s:g} s")
+        else:
+            self.watch_idle(model)
 
     def cut(self, model: Model, reason: str) -> None:
         """The drain took too long: abort what is in flight and stop."""
@@ -128,6 +165,13 @@ class Lifecycle:
                 )
         else:
             self.load_failed(model, RejectKind.MODEL_LOAD_FAILED, reason)
+
+    def ran_out_of_memory(self, model: Model) -> None:
+        """Expect more of a model whose engine ran out of memory. To be called before the reap."""
+        memory = self._ledger.memory
+        if memory.budgets:
+            model.memory = memory.raised(model)
+            model.ran_out = True
 
     def load_failed(self, model: Model, kind: RejectKind, reason: str) -> None:
         """Count a failed load and end all who waited for it."""
@@ -204,6 +248,9 @@ class Lifecycle:
         ledger = self._ledger
         ledger.cancel_timer(TimerKind.READY_TIMEOUT, model)
         ledger.cancel_timer(TimerKind.DRAIN_DEADLINE, model)
+        if model.ttl_at is not None:
+            ledger.cancel_timer(TimerKind.TTL, model)
+            model.ttl_at = None
         if model.held:
             ledger.release(model)
         ledger.move(model, trigger, reason)

@@ -19,6 +19,7 @@ from llama_router.core.commands import (
 )
 from llama_router.core.events import (
     AddressStolen,
+    BudgetsChanged,
     EngineExited,
     EngineProgress,
     EngineReady,
@@ -26,6 +27,7 @@ from llama_router.core.events import (
     EngineSpawned,
     Event,
     ExitCause,
+    FootprintMeasured,
     LoadRequested,
     ModelsChanged,
     ModelSpec,
@@ -45,22 +47,24 @@ from llama_router.core.lifecycle import Lifecycle
 from llama_router.core.model import Model, ModelView, Request, RequestKind, view_of
 from llama_router.core.operators import Operators
 from llama_router.core.policies.arrival import ArrivalOrder
-from llama_router.core.policies.base import Policy, Serve, Start, Stop
+from llama_router.core.policies.base import Claim, Policy, Refuse, Serve, Start, Stop, Wake
+from llama_router.core.preview import Plan, preview
+from llama_router.core.refusals import Refusals
+from llama_router.core.settings import CoreSettings
 from llama_router.core.states import State, Trigger
+from llama_router.core.swaps import Swaps
 
 BOUNCE_HOLD_S: Final = 1.0
 """How long an engine that gave no byte is suspected dead before it is believed alive again."""
 
+PLAN_PAUSE_S: Final = 0.05
+"""After a look at the waiters that found nothing to do, the end of a request alone causes another
+one no sooner than this: small against any load, and it keeps a busy router from doing little else.
+"""
+
 # Global names and not attributes: these are read for every request.
 _READY: Final = State.READY
 _CLIENT: Final = RequestKind.CLIENT
-
-
-MAX_WAITING_COUNT: Final = 1000
-"""Who wait for one model, unless the caller sets another limit: many clients, few bytes."""
-
-QUEUE_FULL_RETRY_S: Final = 5.0
-"""About a load: by then a turn may have emptied the queue."""
 
 
 class Core:
@@ -70,15 +74,17 @@ class Core:
         self,
         models: Iterable[ModelSpec] = (),
         policy: Policy | None = None,
-        *,
-        max_waiting_count: int = MAX_WAITING_COUNT,
+        settings: CoreSettings | None = None,
     ) -> None:
         self.policy: Final[Policy] = policy or ArrivalOrder()
-        self._max_waiting_count = max_waiting_count
-        self.ledger: Final = Ledger()
+        self.ledger: Final = Ledger(settings)
         """The books, to be read by invariants and tests and written by nobody else."""
-        self._engines = Lifecycle(self.ledger)
+        self._engines = Lifecycle(self.ledger, serves_load=self.policy.serves_load)
+        self._refusals = Refusals(self.ledger, self._engines)
         self._operators = operators = Operators(self.ledger, self._engines)
+        self._swaps = Swaps(self.ledger, self._engines, self.policy.excludes)
+        self._serves_at_once = self.policy.serves_at_once
+        self._plan_after = 0.0
         self._models = self.ledger.models
         self._waiting = self.ledger.waiting
         self._requests = self.ledger.requests
@@ -98,22 +104,26 @@ class Core:
             TimerFired: self._timer_fired,
             LoadRequested: self._then_schedule(operators.load_requested),
             UnloadRequested: self._then_schedule(operators.unload_requested),
-            ModelsChanged: self._then_schedule(operators.models_changed),
-            ShutdownRequested: operators.shutdown_requested,
-            ShutdownForced: operators.shutdown_forced,
+            ModelsChanged: self._then_schedule(operators.models_changed, anew=True),
+            BudgetsChanged: self._then_schedule(operators.budgets_changed, anew=True),
+            FootprintMeasured: self._then_schedule(operators.footprint_measured, anew=True),
+            ShutdownRequested: self._then_schedule(operators.shutdown_requested, anew=True),
+            ShutdownForced: self._then_schedule(operators.shutdown_forced, anew=True),
         }
         self._timer_handlers: Mapping[TimerKind, Callable[[Model], None]] = MappingProxyType(
             {
                 TimerKind.READY_TIMEOUT: self._engines.timed_out,
                 TimerKind.STOP_GRACE: lambda model: self._engines.kill(model, "did not end"),
-                TimerKind.REAP_DEADLINE: self._engines.overdue,
+                TimerKind.REAP_DEADLINE: self._stuck,
                 TimerKind.DRAIN_DEADLINE: lambda model: self._engines.cut(
                     model, "It had to end for the model to be unloaded"
                 ),
                 TimerKind.BACKOFF: lambda model: self.ledger.move(
                     model, Trigger.COOLED, "the back-off is over"
                 ),
-                TimerKind.BOUNCE: self.ledger.release,
+                TimerKind.BOUNCE: self._believe,
+                TimerKind.TTL: self._engines.ttl_over,
+                TimerKind.QUEUE_TIMEOUT: self._queue_timed_out,
             }
         )
 
@@ -149,6 +159,13 @@ class Core:
             return None
         return max(ready, key=lambda model: (model.served, model.generation)).name
 
+    def plan(self, model: str, now: float) -> Plan:
+        """Return what a request for ``model`` would cause at ``now``. Changes nothing.
+
+        Raises KeyError for an unknown model.
+        """
+        return preview(self.ledger, self.policy, self._models[model], now)
+
     def __repr__(self) -> str:
         ledger = self.ledger
         waiting = sum(len(model.waiting) for model in self._waiting.values())
@@ -167,10 +184,13 @@ class Core:
         if (
             model is not None
             and model.state is _READY
-            and not self._waiting  # whoever waits may be older and want another model
             and event.may_load
+            # Whoever waits may be older and want another model.
+            and (not (waiting := self._waiting) or (self._serves_at_once and not model.closing))
+            and event.model not in waiting
+            and (not (limit := model.spec.max_in_flight) or len(model.in_flight) < limit)
         ):
-            self.ledger.dispatch(Request(event.request_id, model, _CLIENT, event.wants_notices))
+            self.ledger.dispatch(self._request_of(event, model))
             return
         self._request_arrived_to_wait(event, model)
 
@@ -186,18 +206,29 @@ class Core:
         if not event.may_load:
             self._visitor_arrived(event.request_id, model)
             return
-        request = Request(event.request_id, model, _CLIENT, event.wants_notices)
-        if model.is_set_back and self._is_refused_by_history(request):
+        request = self._request_of(event, model)
+        if model.is_set_back and self._refusals.by_history(request):
             return
         if model.state is State.STUCK:
             self.ledger.refuse(request, RejectKind.MODEL_STUCK, reasons.stuck(model))
             return
-        if len(model.waiting) >= self._max_waiting_count:
-            reason = reasons.queue_full(model, self._max_waiting_count)
-            self.ledger.refuse(request, RejectKind.QUEUE_FULL, reason, QUEUE_FULL_RETRY_S)
+        if self._refusals.for_want_of_room(request):
             return
-        if self.ledger.enqueue(request):
+        rank = model.waiting.rank if model.waiting else None
+        if self.ledger.enqueue(request) or (rank is not None and request.rank > rank):
             self._schedule()
+
+    def _request_of(self, event: RequestArrived, model: Model) -> Request:
+        return Request(
+            event.request_id,
+            model,
+            _CLIENT,
+            event.wants_notices,
+            self.ledger.now,
+            event.key,
+            2 * event.priority + (not event.is_batch),
+            event.keep_alive_s,
+        )
 
     def _visitor_arrived(self, request_id: int, model: Model) -> None:
         if model.state in (State.READY, State.DRAINING):
@@ -205,22 +236,6 @@ class Core:
         else:
             text = f"Model '{model.name}' is not loaded, and this request does not load it"
             self._reject(request_id, RejectKind.MODEL_NOT_LOADED, text)
-
-    def _is_refused_by_history(self, request: Request) -> bool:
-        """Refuse a newcomer for a model that crashed; a trial after a long ban is let in."""
-        model = request.model
-        retry_after_s = self._engines.retry_after(model)
-        if not model.is_given_up:
-            reason = reasons.backing_off(model)
-            self.ledger.refuse(request, RejectKind.MODEL_BACKING_OFF, reason, retry_after_s)
-            return True
-        if retry_after_s > 0 or model.state is not State.FAILED:
-            reason = reasons.given_up(model)
-            self.ledger.refuse(request, RejectKind.MODEL_FAILED, reason, retry_after_s)
-            return True
-        model.crashes.begin_trial()
-        self.ledger.move(model, Trigger.TRIAL, "a request may try it again")
-        return False
 
     def _request_finished(self, event: RequestFinished) -> None:
         request = self._requests.get(event.request_id)
@@ -239,6 +254,7 @@ class Core:
             del self._requests[event.request_id]
             del request.model.unloads[event.request_id]
         elif self.ledger.leave(request):
+            self._serve_at_once(request.model)
             self._schedule()
 
     def _left_engine(self, request: Request) -> None:
@@ -246,18 +262,50 @@ class Core:
         in_flight = model.in_flight
         if in_flight.pop(request.request_id, None) is None:
             model.visitors.pop(request.request_id, None)
-        elif not in_flight:
+            return
+        if not in_flight:
+            model.idle_since = self.ledger.now
             if model.state is State.DRAINING:
                 self._engines.stop(model, "drained")
-            elif self._waiting:
+                return
+            if model.spec.ttl_s is not None or model.keep_alive_s is not None:
+                self._engines.watch_idle(model)
+        if self._waiting:
+            self._slot_freed(model)
+
+    def _slot_freed(self, model: Model) -> None:
+        """Let somebody profit from it that a request of ``model`` has ended."""
+        ledger = self.ledger
+        if not self._serves_at_once:
+            if not model.in_flight or model.waiting:
                 self._schedule()
+            return
+        self._serve_at_once(model)
+        if model.in_flight:
+            return
+        if model.closing:
+            self._schedule()
+        elif not model.spec.pinned and ledger.line:
+            # It may go from now on.
+            at = max(self._plan_after, ledger.min_residency_end(model))
+            if at <= ledger.now:
+                self._schedule()
+            else:
+                ledger.set_switch_timer(at)
+
+    def _serve_at_once(self, model: Model) -> None:
+        """Serve who waits for a ready model, as far as policy and capacity allow."""
+        if not self._serves_at_once or model.state is not _READY:
+            return
+        if model.waiting and not model.held and not (model.closing and not model.turn):
+            self.ledger.serve(model)
 
     def _request_bounced(self, event: RequestBounced) -> None:
         request = self._requests.get(event.request_id)
         if request is None or not request.generation:
             return
         model, generation = request.model, request.generation
-        if not self._is_bounce_final(request):
+        if not self._refusals.after_bounce(request):
             suspect = model.state is _READY and model.generation == generation
             del self._requests[event.request_id]
             self._forget_dispatch(request)
@@ -271,35 +319,15 @@ class Core:
             self._forget_dispatch(request)
         if model.state is State.DRAINING and not model.in_flight:
             self._engines.stop(model, "drained")
+        self._serve_at_once(model)
         self._schedule()
 
-    @staticmethod
-    def _forget_dispatch(request: Request) -> None:
+    def _forget_dispatch(self, request: Request) -> None:
         model = request.model
-        model.in_flight.pop(request.request_id, None)
         model.visitors.pop(request.request_id, None)
-
-    def _is_bounce_final(self, request: Request) -> bool:
-        """Refuse a request that bounced and must not, or cannot, be tried again."""
-        model = request.model
-        refuse = self.ledger.refuse
-        if self.ledger.shutting_down:
-            refuse(request, RejectKind.SHUTTING_DOWN, reasons.SHUTTING_DOWN)
-        elif model.removed:
-            refuse(request, RejectKind.MODEL_NOT_FOUND, reasons.not_found(model.name))
-        elif request.aborted:
-            refuse(request, RejectKind.MODEL_UNLOADED, f"Model '{model.name}' was unloaded")
-        elif request.bounced or request.kind is RequestKind.VISITOR:
-            text = f"The engine of model '{model.name}' ended before it answered"
-            refuse(request, RejectKind.ENGINE_CRASHED, text)
-        elif model.state is State.STUCK:
-            refuse(request, RejectKind.MODEL_STUCK, reasons.stuck(model))
-        elif model.is_given_up:
-            retry_after_s = self._engines.retry_after(model)
-            refuse(request, RejectKind.MODEL_FAILED, reasons.given_up(model), retry_after_s)
-        else:
-            return False
-        return True
+        if model.in_flight.pop(request.request_id, None) is not None and not model.in_flight:
+            model.idle_since = self.ledger.now
+            self._engines.watch_idle(model)
 
     def _reject(self, request_id: int, kind: RejectKind, reason: str) -> None:
         self.ledger.out.append(Reject(request_id, kind, reason))
@@ -309,26 +337,70 @@ class Core:
     def _schedule(self) -> None:
         """Do what the policy says can be done now."""
         ledger = self.ledger
-        # Each round but the last empties a queue, so there is an end to it.
-        served = True
-        while served and ledger.waiting:
-            served = False
-            for step in self.policy.plan(ledger.waiting.values(), ledger.running.values()):
+        self._swaps.advance()
+        # Each round but the last empties a queue or starts or claims something: there is an end.
+        changed = True
+        while changed and ledger.waiting:
+            changed = False
+            for step in self.policy.plan(ledger):
                 match step:
-                    case Serve(model):
-                        ledger.serve(model)
-                        served = True
+                    case Serve(model, limit):
+                        ledger.serve(model, limit)
                     case Start(model):
                         self._engines.start(model)
+                    case Claim():
+                        self._swaps.claim(step)
+                    case Refuse(model, kind, reason):
+                        ledger.refuse_waiters(model, kind, reason)
                     case Stop(model, sake_of):
                         self._make_way(model, sake_of)
+                        continue
+                    case Wake(at):
+                        ledger.set_switch_timer(at)
+                        continue
+                changed = True
+            changed = self._swaps.advance() or changed
+        self._plan_after = ledger.now + PLAN_PAUSE_S
 
-    def _then_schedule(self, handler: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _then_schedule(
+        self, handler: Callable[[Any], None], *, anew: bool = False
+    ) -> Callable[[Any], None]:
         def handle(event: Event) -> None:
             handler(event)
+            if anew:
+                self._weigh_anew()
             self._schedule()
 
         return handle
+
+    def _weigh_anew(self) -> None:
+        """Forget what was decided: sizes, limits or who there is have changed."""
+        self._swaps.abandon()
+        for model in list(self._waiting.values()):
+            self._serve_at_once(model)
+
+    def _believe(self, model: Model) -> None:
+        """After a bounce, the engine has not ended: it gets requests again."""
+        self.ledger.release(model)
+        self._serve_at_once(model)
+
+    def _stuck(self, model: Model) -> None:
+        self._engines.overdue(model)
+        self._swaps.abandon()  # what it holds is not going to be free soon
+
+    def _queue_timed_out(self, model: Model) -> None:
+        """Refuse who has waited for too long; operators may wait."""
+        ledger = self.ledger
+        limit_s = ledger.settings.max_queue_s
+        for request in list(model.waiting):
+            if request.kind is not _CLIENT or request.arrived_at + limit_s > ledger.now:
+                continue
+            ledger.leave(request)
+            text = reasons.queue_timeout(model, limit_s)
+            ledger.refuse(request, RejectKind.QUEUE_TIMEOUT, text, max(1.0, model.load_cost_s))
+        if model.waiting:
+            ledger.set_queue_timer(model)
+            self._serve_at_once(model)
 
     def _make_way(self, model: Model, sake_of: Model) -> None:
         if model.state is State.STOPPING:
@@ -374,6 +446,8 @@ class Core:
         if model.state is State.STARTING and event.cause is ExitCause.ADDRESS_IN_USE:
             self._engines.lost_address(model, event.reason, exited=True)
         else:
+            if event.cause is ExitCause.OUT_OF_MEMORY:
+                self._engines.ran_out_of_memory(model)
             self._engines.exited(model, event.reason)
         self._schedule()
 
@@ -402,6 +476,9 @@ class Core:
             return
         if timer.kind is TimerKind.SHUTDOWN_DEADLINE:
             self._operators.shutdown_deadline()
+            return
+        if timer.kind is TimerKind.SWITCH:
+            self._schedule()
             return
         # A timer is cancelled when its model goes or leaves the state that it belongs to.
         self._timer_handlers[timer.kind](self._models[timer.model])

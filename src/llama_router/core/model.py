@@ -1,14 +1,14 @@
 """What the core remembers of each request and of each model. Data only; others act on it."""
 
-from collections import OrderedDict
-from collections.abc import Iterator
+import math
+import sys
 from enum import Enum
-from itertools import takewhile
 
 import msgspec
 
 from llama_router.core.crashes import CrashHistory
-from llama_router.core.events import ModelSpec
+from llama_router.core.events import DeviceBytes, ModelSpec
+from llama_router.core.queue import Queue
 from llama_router.core.states import PUBLIC_NAMES, WITH_PROCESS, State
 
 
@@ -25,67 +25,25 @@ class RequestKind(Enum):
 class Request(msgspec.Struct, eq=False):
     """A request or an operator's ticket that has not come to its end.
 
-    ``generation`` is that of the engine it was dispatched to, and 0 while it waits.
+    ``generation`` is that of the engine it was dispatched to, and 0 while it waits. ``rank`` is its
+    priority doubled, and one more unless it is a batch's: who is interactive goes first among
+    equals.
     """
 
     request_id: int
     model: "Model"
     kind: RequestKind
     wants_notices: bool = False
+    arrived_at: float = 0.0
+    key: str = ""
+    rank: int = 1
+    keep_alive_s: float | None = None
     generation: int = 0
     bounced: bool = False
     aborted: bool = False
 
     def __repr__(self) -> str:
         return f"<Request {self.request_id} {self.kind.value} generation={self.generation}>"
-
-
-class Queue:
-    """Those who wait for one model: first come, first served, and leaving is O(1)."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self) -> None:
-        self._items: OrderedDict[int, Request] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self._items.values())
-
-    @property
-    def head(self) -> Request:
-        """The one who is next. Only for a queue that is not empty."""
-        return next(iter(self._items.values()))
-
-    def append(self, request: Request) -> None:
-        """Add a newcomer at the end."""
-        self._items[request.request_id] = request
-
-    def give_back(self, request: Request) -> None:
-        """Put a bounced request before all who were never served, the bounced in their order."""
-        older = list(
-            takewhile(
-                lambda other: other.bounced and other.request_id < request.request_id,
-                self._items.values(),
-            )
-        )
-        self._items[request.request_id] = request
-        for each in [request, *reversed(older)]:
-            self._items.move_to_end(each.request_id, last=False)
-
-    def remove(self, request: Request) -> bool:
-        """Take out one who leaves; return whether it was the head."""
-        was_head = next(iter(self._items)) == request.request_id
-        del self._items[request.request_id]
-        return was_head
-
-    def take_all(self) -> list[Request]:
-        """Empty the queue, in order."""
-        requests = list(self._items.values())
-        self._items.clear()
-        return requests
 
 
 class Model(msgspec.Struct, eq=False):
@@ -97,6 +55,18 @@ class Model(msgspec.Struct, eq=False):
     bounce, because its engine may be gone without the exit having been seen yet. ``served`` grows
     with each dispatch in the whole router. ``removed`` means that it is not configured any more and
     goes with its process; ``regrouped``, that its group changed under the running process.
+
+    ``memory`` is what its next process is expected to need, ``reserved`` what is booked for the
+    present one, ``measured`` what a process of it was seen to hold; ``ran_out`` means that
+    ``memory`` was raised because an engine ran out of it.
+    ``share`` is ``reserved`` as a share of the budgets, 1 when nothing is known of it.
+    ``uses`` counts its requests (halved with each eviction) and ``inflation`` is the loss that the
+    last eviction had cost when it was used last: what Greedy-Dual-Size-Frequency goes by.
+    ``closing`` is the name of the model that it must make room for, if any: it takes no newcomers,
+    but ``turn`` of those who waited already.
+    ``keep_alive_s`` is what the last request that said so wanted in place of ``ttl_s``.
+    ``idle_since`` is the end of its last request, or when it became ready; ``ttl_at`` is when its
+    timer looks whether it has been idle for long enough, None when none is set.
     """
 
     spec: ModelSpec
@@ -117,6 +87,24 @@ class Model(msgspec.Struct, eq=False):
     served: int = 0
     removed: bool = False
     regrouped: bool = False
+    memory: tuple[DeviceBytes, ...] = ()
+    measured: tuple[DeviceBytes, ...] = ()
+    reserved: tuple[DeviceBytes, ...] = ()
+    share: float = 1.0
+    ran_out: bool = False
+    load_cost_s: float = 1.0
+    uses: float = 0.0
+    inflation: float = 0.0
+    closing: str = ""
+    closing_reason: str = ""
+    turn: int = 0
+    keep_alive_s: float | None = None
+    idle_since: float = 0.0
+    ttl_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.memory = self.spec.memory
+        self.load_cost_s = self.spec.load_cost_s
 
     @property
     def name(self) -> str:
@@ -142,6 +130,24 @@ class Model(msgspec.Struct, eq=False):
             self.state is State.STOPPING and self.after_reap is State.FAILED
         )
 
+    @property
+    def rank(self) -> int:
+        """The highest rank that waits for it, its own priority included."""
+        own = 2 * self.spec.priority
+        return own + self.waiting.rank if self.waiting else own
+
+    @property
+    def ttl_s(self) -> float | None:
+        """How long it may be idle, if that is limited."""
+        ttl_s = self.spec.ttl_s if self.keep_alive_s is None else self.keep_alive_s
+        return None if ttl_s is None or ttl_s < 0 or ttl_s == math.inf else ttl_s
+
+    @property
+    def capacity(self) -> int:
+        """How many more requests its engine may be given."""
+        limit = self.spec.max_in_flight
+        return max(0, limit - len(self.in_flight)) if limit else sys.maxsize
+
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.state.value} generation={self.generation}>"
 
@@ -151,7 +157,9 @@ class ModelView(msgspec.Struct, frozen=True):
 
     ``state`` is one of unloaded, loading, loaded, unloading, backing_off, failed, stuck.
     ``generation`` is that of its last start, 0 if there was none. ``fraction`` is there only while
-    loading. ``retry_at`` (the clock of ``Core.handle``) is the end of its back-off or ban, if any.
+    loading. ``retry_at`` (the clock of ``Core.handle``) is the end of its back-off or ban, if any,
+    and ``expires_at`` when it is unloaded unless somebody uses it. ``memory`` is what is booked for
+    its process, or else what it is expected to need.
     """
 
     name: str
@@ -162,6 +170,10 @@ class ModelView(msgspec.Struct, frozen=True):
     fraction: float | None
     last_error: str | None
     retry_at: float | None
+    pinned: bool = False
+    memory: tuple[DeviceBytes, ...] = ()
+    load_cost_s: float = 0.0
+    expires_at: float | None = None
 
 
 def view_of(model: Model) -> ModelView:
@@ -175,4 +187,15 @@ def view_of(model: Model) -> ModelView:
         fraction=model.fraction if model.state is State.STARTING else None,
         last_error=model.last_error,
         retry_at=model.crashes.retry_at if model.is_set_back else None,
+        pinned=model.spec.pinned,
+        memory=model.reserved or model.memory,
+        load_cost_s=model.load_cost_s,
+        expires_at=_expiry(model),
     )
+
+
+def _expiry(model: Model) -> float | None:
+    ttl_s = model.ttl_s
+    if ttl_s is None or model.spec.pinned or model.state is not State.READY or model.in_flight:
+        return None
+    return model.idle_since + ttl_s

@@ -4,9 +4,13 @@ Only the consequences for each model are drawn here; what they make possible is 
 caller afterwards.
 """
 
+from typing import Final
+
 from llama_router.core import reasons
 from llama_router.core.commands import RejectKind, Settled, ShutdownComplete
 from llama_router.core.events import (
+    BudgetsChanged,
+    FootprintMeasured,
     LoadRequested,
     ModelsChanged,
     ModelSpec,
@@ -19,6 +23,9 @@ from llama_router.core.ledger import Ledger
 from llama_router.core.lifecycle import Lifecycle
 from llama_router.core.model import Model, Request, RequestKind
 from llama_router.core.states import State
+
+OPERATOR_RANK: Final = 1
+"""Who asks for a load waits like an interactive client without a priority."""
 
 
 class Operators:
@@ -33,7 +40,13 @@ class Operators:
         model = self._accept_ticket(event)
         if model is None:
             return
-        ticket = Request(event.request_id, model, RequestKind.LOAD)
+        ticket = Request(
+            event.request_id,
+            model,
+            RequestKind.LOAD,
+            arrived_at=self._ledger.now,
+            rank=OPERATOR_RANK,
+        )
         if self._ledger.shutting_down:
             self._ledger.settle(ticket, RejectKind.SHUTTING_DOWN, reasons.SHUTTING_DOWN)
         elif model.state is State.READY:
@@ -42,6 +55,12 @@ class Operators:
             self._ledger.settle(ticket, RejectKind.MODEL_STUCK, reasons.stuck(model))
         else:
             self._engines.clear(model, "an operator wants it loaded")
+            if model.ran_out:
+                model.ran_out = False
+                model.memory = model.measured or model.spec.memory
+            if self._ledger.memory.never_fits(model.memory) and not model.has_process:
+                self._ledger.settle(ticket, RejectKind.DOES_NOT_FIT, reasons.does_not_fit(model))
+                return
             self._ledger.enqueue(ticket)
 
     def unload_requested(self, event: UnloadRequested) -> None:
@@ -113,6 +132,13 @@ class Operators:
         model.removed = False
         if model.has_process and old.group != spec.group:
             model.regrouped = True
+        if old.memory != spec.memory or old.fingerprint != spec.fingerprint:
+            model.memory = spec.memory
+            model.measured = ()
+            model.ran_out = False
+        if old.load_cost_s != spec.load_cost_s:
+            model.load_cost_s = spec.load_cost_s
+        self._engines.watch_idle(model)
         if old.fingerprint == spec.fingerprint:
             return
         reason = "its configuration changed"
@@ -121,6 +147,25 @@ class Operators:
             self._engines.drain(model, reason)
         elif model.state is State.STARTING:
             self._engines.stop(model, reason)
+
+    # Memory
+
+    def budgets_changed(self, event: BudgetsChanged) -> None:
+        """Go by other budgets from now on; what runs already is not touched."""
+        self._ledger.memory.set_budgets(event.budgets)
+
+    def footprint_measured(self, event: FootprintMeasured) -> None:
+        """Go by what was measured, for what runs already as well."""
+        model = self._ledger.models.get(event.model)
+        if model is None:
+            return
+        if event.load_cost_s is not None:
+            model.load_cost_s = event.load_cost_s
+        if event.memory:
+            model.memory = model.measured = event.memory
+            model.ran_out = False
+            if model.state is State.READY or model.state is State.DRAINING:
+                self._ledger.memory.correct(model, event.memory)
 
     # The end
 

@@ -33,6 +33,21 @@ def stuck(model: Model) -> str:
     )
 
 
-def queue_full(model: Model, limit_count: int) -> str:
-    """Say why a newcomer cannot wait."""
-    return f"{limit_count} requests wait for model '{model.name}' already; try again later"
+def does_not_fit(model: Model, beside: str = "") -> str:
+    """Say that the memory cannot hold a model, alone or beside what stays in it."""
+    need = ", ".join(f"{part.size_bytes / 1e9:.1f} GB of {part.device}" for part in model.memory)
+    why = "its engine ran out of memory, and it" if model.ran_out else "it"
+    return (
+        f"Model '{model.name}' does not fit: {why} needs {need or 'memory'}, which is more than "
+        f"there can be free{beside}. Give it less context or free memory for it"
+    )
+
+
+def queue_full(model: Model) -> str:
+    """Say that too many wait already."""
+    return f"Too many requests wait for model '{model.name}' already ({len(model.waiting)})"
+
+
+def queue_timeout(model: Model, limit_s: float) -> str:
+    """Say that a request has waited for too long."""
+    return f"Model '{model.name}' had no time for the request within {limit_s:g} s"

@@ -188,6 +188,18 @@ class ModelStuckError(UnavailableError):
     code = "model_stuck"
 
 
+class QueueTimeoutError(UnavailableError):
+    """The request has waited for as long as it may."""
+
+    code = "queue_timeout"
+
+
+class DoesNotFitError(UnavailableError):
+    """The memory cannot hold the model, alone or beside what has to stay."""
+
+    code = "does_not_fit"
+
+
 class ShuttingDownError(UnavailableError):
     """The router is ending."""
 

@@ -15,6 +15,7 @@ from llama_router.control.secret import SECRET_HEADER
 from llama_router.control.thread import ControlThread
 from llama_router.core.events import ShutdownForced, ShutdownRequested
 from llama_router.core.machine import Core
+from llama_router.core.settings import CoreSettings
 from llama_router.engines.kinds import find_llama_server
 from llama_router.engines.logs import LogStore
 from llama_router.proxy.errors import ModelNotFoundError, RequestError
@@ -166,7 +167,8 @@ class Router:
         )
         for ended in await room.supervisor.start():
             _log.warning("left over from an earlier router and ended: %s", ended)
-        core = Core(self.roster.specs(), max_waiting_count=settings.max_waiting)
+        limits = CoreSettings(max_waiting=settings.max_waiting)
+        core = Core(self.roster.specs(), settings=limits)
         desk.open(core, self.roster, room)
         server.add_sweeper(room.prune)
         await self._load_startup_model()

@@ -13,8 +13,10 @@ _ERRORS: dict[RejectKind, type[errors.RequestError]] = {
     RejectKind.MODEL_UNLOADED: errors.ModelUnloadedError,
     RejectKind.MODEL_STUCK: errors.ModelStuckError,
     RejectKind.ENGINE_CRASHED: errors.EngineCrashedError,
-    RejectKind.QUEUE_FULL: errors.QueueFullError,
     RejectKind.SHUTTING_DOWN: errors.ShuttingDownError,
+    RejectKind.QUEUE_FULL: errors.QueueFullError,
+    RejectKind.QUEUE_TIMEOUT: errors.QueueTimeoutError,
+    RejectKind.DOES_NOT_FIT: errors.DoesNotFitError,
 }
 # Another try by a client's own retry loop would meet the same state. Exceptions are a router that
 # is going down, whose successor may be up by then, and a queue, which moves.

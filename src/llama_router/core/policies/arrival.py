@@ -1,10 +1,14 @@
 """First come, first served, between models that exclude each other by group."""
 
-from collections.abc import Collection
+from itertools import takewhile
 from operator import attrgetter
 
+from llama_router.core import reasons
+from llama_router.core.commands import RejectKind
+from llama_router.core.ledger import Ledger
+from llama_router.core.memory import add, lacks
 from llama_router.core.model import Model
-from llama_router.core.policies.base import Serve, Start, Step, Stop
+from llama_router.core.policies.base import Refuse, Serve, Start, Step, Stop
 from llama_router.core.states import State
 
 _age = attrgetter("waiting.head.request_id")
@@ -21,32 +25,87 @@ class ArrivalOrder:
     each model, not for each request.
 
     A model that backs off after a crash has no claim until its time is over.
+
+    Where memory is short, everybody younger waits behind the claim, and the models that were used
+    least recently go.
     """
 
-    def plan(self, waiting: Collection[Model], running: Collection[Model]) -> list[Step]:
+    serves_at_once = False
+
+    def __init__(self, *, is_strict: bool = False) -> None:
+        """Create the order; a strict one is for comparison: nobody is served before his elders."""
+        self._is_strict = is_strict
+        self.serves_load = not is_strict
+
+    def plan(self, ledger: Ledger) -> list[Step]:
         """See :class:`~llama_router.core.policies.base.Policy`."""
         steps: list[Step] = []
         claim: Model | None = None
-        for model in sorted(waiting, key=_age):
+        by_age = sorted(ledger.waiting.values(), key=_age)
+        if self._is_strict:
+            return self._plan_strictly(by_age, ledger)
+        for model in by_age:
             if model.is_set_back or (claim is not None and self.excludes(model, claim)):
                 continue
             # All claims are of one group, so the first stands for all.
             claim = claim or model
-            if model.state is State.READY and not model.held:
+            if model.state is State.READY and not model.held and model.capacity:
                 steps.append(Serve(model))
             elif model.state is State.UNLOADED:
-                steps += self._make_way(model, running)
+                way = self._make_way(model, ledger)
+                steps += way
+                if ledger.memory.budgets or ledger.settings.max_loaded:
+                    # One at a time, for what is free now is not free for two.
+                    return steps
         return steps
+
+    def _plan_strictly(self, by_age: list[Model], ledger: Ledger) -> list[Step]:
+        able = [model for model in by_age if not model.is_set_back]
+        if not able:
+            return []
+        model = able[0]
+        if model.state is State.UNLOADED:
+            return self._make_way(model, ledger)
+        if model.state is not State.READY or model.held or not model.capacity:
+            return []
+        if len(able) == 1:
+            return [Serve(model)]
+        next_id = able[1].waiting.head.request_id
+        elders = takewhile(lambda each: each.request_id < next_id, model.waiting)
+        return [Serve(model, max(1, sum(1 for _ in elders)))]
 
     def excludes(self, one: Model, other: Model) -> bool:
         """Return whether the two are of different groups."""
         return one.spec.group != other.spec.group
 
-    def _make_way(self, model: Model, running: Collection[Model]) -> list[Step]:
-        in_the_way = [other for other in running if self.excludes(model, other)]
-        if not in_the_way:
+    def _make_way(self, model: Model, ledger: Ledger) -> list[Step]:
+        in_the_way = [other for other in ledger.running.values() if self.excludes(model, other)]
+        if not in_the_way and ledger.has_room_for(model):
             return [Start(model)]
+        if not in_the_way:
+            in_the_way = self._least_recently_used(model, ledger)
+        if not in_the_way or any(other.spec.pinned for other in in_the_way):
+            if any(other.state is not State.READY for other in ledger.going.values()):
+                return []  # what they hold will be free
+            text = reasons.does_not_fit(model, " beside the models that have to stay")
+            return [Refuse(model, RejectKind.DOES_NOT_FIT, text)]
         return [Stop(other, sake_of=model) for other in in_the_way if self._may_go(other)]
+
+    @staticmethod
+    def _least_recently_used(model: Model, ledger: Ledger) -> list[Model]:
+        """Return those who have to go; nobody when that would not be enough."""
+        free = ledger.memory.free()
+        limit = ledger.settings.max_loaded
+        places = limit - len(ledger.running) if limit else 1
+        chosen: list[Model] = []
+        for other in sorted(ledger.running.values(), key=attrgetter("served", "generation")):
+            if places > 0 and not lacks(free, model.memory):
+                return chosen
+            if other.name in ledger.going or not other.spec.pinned:
+                chosen.append(other)
+                add(free, other.reserved)
+                places += 1
+        return chosen if places > 0 and not lacks(free, model.memory) else []
 
     @staticmethod
     def _may_go(model: Model) -> bool:

@@ -1,17 +1,19 @@
 """What a scheduling policy is."""
 
-from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
 
+from llama_router.core.commands import RejectKind
+from llama_router.core.ledger import Ledger
 from llama_router.core.model import Model
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Dispatch all who wait for this READY model."""
+    """Dispatch the first ``limit`` who wait for this READY model, or all (None)."""
 
     model: Model
+    limit: int | None = None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -27,18 +29,50 @@ class Stop(msgspec.Struct, frozen=True):
     sake_of: Model
 
 
-Step = Serve | Start | Stop
+class Claim(msgspec.Struct, frozen=True):
+    """Start this UNLOADED model as soon as there is room; ``victims`` take no newcomers and go.
+
+    Nothing is cut for it: they finish what they are doing first. ``reason`` is for people.
+    """
+
+    model: Model
+    victims: tuple[Model, ...]
+    reason: str
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Reject all who wait for this model: its turn would never come."""
+
+    model: Model
+    kind: RejectKind
+    reason: str
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """Ask again at this time at the latest: the passing of time alone may change the answer."""
+
+    at: float
+
+
+Step = Serve | Start | Stop | Claim | Refuse | Wake
 
 
 class Policy(Protocol):
-    """Decides what to do next. Pure: it reads the records, changes nothing, remembers nothing."""
+    """Decides what to do next. Pure: it reads the records, changes nothing, remembers nothing.
 
-    def plan(self, waiting: Collection[Model], running: Collection[Model]) -> list[Step]:
+    With ``serves_at_once`` the core itself gives requests to any ready model that is not closing
+    for a claim, whoever else waits. Without it, nobody is served as long as anybody waits, except
+    by ``Serve``. With ``serves_load`` all who wait for a model when it gets ready are served.
+    """
+
+    serves_at_once: bool
+    serves_load: bool
+
+    def plan(self, ledger: Ledger) -> list[Step]:
         """Return what can be done now, in order; nothing when all have to wait.
 
-        ``waiting`` are the models with waiters, ``running`` those with a process, both in no
-        useful order. The core carries the steps out and asks again after any Serve; a plan that
-        has been carried out must lead to an empty one.
+        The core carries the steps out and asks again after any Serve, Claim or Refuse; a plan that
+        has been carried out must lead to an empty one, but for ``Wake``.
         """
 
     def excludes(self, one: Model, other: Model) -> bool:

@@ -1,0 +1,184 @@
+"""``llama-router estimate``: how much memory a model will need, and for what."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from llama_router.catalog.footprint import Footprint, Machine, estimate, read_model
+from llama_router.catalog.footprint_arguments import (
+    ArgumentsError,
+    LaunchArguments,
+    parse_arguments,
+)
+from llama_router.catalog.footprint_placement import PURPOSES, Gpu
+from llama_router.catalog.gguf_reader import GgufError
+from llama_router.catalog.tiny import split_path
+
+EXIT_FAILED = 1
+# Wrong usage: a model that is not known, an option that llama-server would refuse.
+EXIT_USAGE = 2
+_MIB_BYTES = 2**20
+_MAX_PARTS = 1000
+
+
+class _RefusedError(Exception):
+    """Why there is no estimate, in words for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A model's files and what its engine is started with."""
+
+    path: Path
+    parts: tuple[Path, ...]
+    arguments: LaunchArguments
+
+
+def estimate_memory(
+    model: str,
+    arguments: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+    config_path: Path | None = None,
+) -> int:
+    """Print what ``model``, a file or a name, needs; return the exit status.
+
+    ``arguments`` are llama-server's; without any, those are taken that the config says for it.
+    """
+    try:
+        target = _target(model, arguments, config_path)
+        files = read_model(target.path, target.arguments, parts=target.parts)
+    except GgufError as error:
+        return _refuse(f"{model}: {error.reason}", EXIT_FAILED)
+    except _RefusedError as error:
+        return _refuse(str(error), EXIT_USAGE)
+    found = estimate(files, target.arguments, _machine())
+    typer.echo(json.dumps(as_dict(found), indent=2) if as_json else table(found))
+    return 0
+
+
+def table(found: Footprint) -> str:
+    """Lay the breakdown out for people: one column for each device, sizes in MiB."""
+    purposes = [name for name in PURPOSES if any(getattr(need, name) for need in found.needs)]
+    rows = [["MiB", *(need.device for need in found.needs)]]
+    rows += [
+        [name.replace("_", " "), *(_mib(getattr(need, name)) for need in found.needs)]
+        for name in purposes
+    ]
+    rows.append(["total", *(_mib(need.total) for need in found.needs)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    slots = f"{found.slots} slot{'s' if found.slots > 1 else ''}"
+    if found.slots > 1:
+        slots += " that share it" if found.is_unified else ", each with its part"
+    lines += ["", f"context: {found.ctx_tokens} tokens, {slots}"]
+    if len(found.needs) > 1:
+        lines.append(f"layers on graphics cards: {found.gpu_layers}, the output's included")
+    if found.may_grow_bytes:
+        lines.append(
+            f"may grow in RAM by up to {_mib(found.may_grow_bytes)} MiB: prompts that llama-server"
+            " keeps (--cache-ram, --ctx-checkpoints)"
+        )
+    return "\n".join([*lines, *found.notes])
+
+
+def as_dict(found: Footprint) -> dict[str, Any]:
+    """Give the breakdown for programs, sizes in bytes."""
+    content: dict[str, Any] = msgspec.to_builtins(found)
+    for need, row in zip(found.needs, content["needs"], strict=True):
+        row["total"] = need.total
+    return {**content, "total": found.total}
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB_BYTES:.1f}"
+
+
+def _target(model: str, arguments: Sequence[str], config_path: Path | None) -> _Target:
+    path = Path(model).expanduser()
+    if path.is_file():
+        launch = _parsed(arguments)
+        return _Target(path, _parts_beside(path), launch)
+    return _named_target(model, arguments, config_path)
+
+
+def _named_target(model: str, arguments: Sequence[str], config_path: Path | None) -> _Target:
+    from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
+    from llama_router.config.defaults import default_path
+    from llama_router.config.load import load
+    from llama_router.config.problems import ConfigError
+    from llama_router.config.schema import Config
+    from llama_router.engines.kinds.command import CommandError, fill_command
+    from llama_router.runtime.roster import take_stock
+
+    try:
+        path = config_path or default_path(sys.platform, os.environ, Path.home()).path
+        config = load(path).config if config_path is not None or path.exists() else Config()
+        roster = take_stock(config, os.environ, Path.home())
+        found = roster.catalog.resolve(model)
+        entry = roster[found.id]
+        if found.invalid:
+            raise _RefusedError(f"{found.id}: {found.invalid}")
+        if found.path is None:
+            raise _RefusedError(f"{found.id} has no file: its memory can only be measured")
+        command = arguments or fill_command(
+            entry.spawn.command, entry.facts, host="127.0.0.1", port=config.router.base_port
+        )
+    except UnknownModelError:
+        raise _RefusedError(f"{model!r} is neither a file nor a model that is known") from None
+    except AmbiguousModelError as error:
+        raise _RefusedError(str(error)) from None
+    except (ConfigError, CommandError) as error:
+        raise _RefusedError(str(error)) from None
+    launch = _parsed(command)
+    if launch.mmproj is None and found.mmproj is not None and arguments:
+        launch = msgspec.structs.replace(launch, mmproj=found.mmproj)
+    return _Target(found.path, found.parts, launch)
+
+
+def _parsed(arguments: Sequence[str]) -> LaunchArguments:
+    try:
+        return parse_arguments(arguments, os.environ)
+    except ArgumentsError as error:
+        raise _RefusedError(str(error)) from None
+
+
+def _parts_beside(path: Path) -> tuple[Path, ...]:
+    """Give all parts of a split file whose first part is given."""
+    from llama_router.catalog.gguf_reader import read_gguf
+
+    count = min(read_gguf(path).split_count, _MAX_PARTS)
+    if count == 1:
+        return ()
+    whole = path.with_name(f"{path.stem.rpartition('-of-')[0][: -len('-00001')]}.gguf")
+    return tuple(split_path(whole, part, count) for part in range(1, count + 1))
+
+
+def _machine() -> Machine:
+    from llama_router.engines.devices import CPU, find_devices
+
+    devices = find_devices()
+    return Machine(
+        ram_bytes=sum(device.total_bytes for device in devices if device.name == CPU),
+        gpus=tuple(
+            Gpu(device.name, device.available_bytes) for device in devices if device.name != CPU
+        ),
+    )
+
+
+def _refuse(message: str, status: int) -> int:
+    typer.echo(f"llama-router: {message}", err=True)
+    return status

@@ -1,0 +1,167 @@
+"""How much memory an engine really takes, and what to remember of it.
+
+Reading it makes the kernel walk the pages of a process, which takes milliseconds for large ones:
+here that happens on a thread, and never twice at a time for one engine.
+"""
+
+import asyncio
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import psutil
+
+from llama_router.engines import devices_nvidia
+
+CPU = "cpu"
+_PROC = Path("/proc")
+_MAX_ROLLUP_CHARS = 16_384
+_PSS = re.compile(r"^Pss: +([0-9]{1,15}) kB$", re.MULTILINE)
+_KIB_BYTES = 1024
+_MAX_PROCESSES = 4096  # of one engine: a runaway fork must not hold up the measuring of others
+_KEY_CHARS = 32
+
+
+class MeasuredKey(msgspec.Struct, frozen=True):
+    """What a measurement belongs to: the model's file, the command's arguments, the engine."""
+
+    model: str
+    arguments: str
+    build: str
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The most that was seen, by device in bytes, and how long the load took."""
+
+    memory: Mapping[str, int]
+    load_s: float = 0.0
+
+    def peak(self, other: "Measured") -> "Measured":
+        """Take the greater of each device; the load time of ``other``, which is the later one."""
+        devices = {*self.memory, *other.memory}
+        memory = {
+            device: max(self.memory.get(device, 0), other.memory.get(device, 0))
+            for device in sorted(devices)
+        }
+        return Measured(memory, other.load_s or self.load_s)
+
+
+class Measurements(Protocol):
+    """Where measurements are kept across restarts."""
+
+    def get(self, key: MeasuredKey) -> Measured | None:
+        """Give what is known; None if nothing is."""
+
+    def put(self, key: MeasuredKey, measured: Measured) -> None:
+        """Keep it in place of what was known."""
+
+
+def measured_key(
+    model: Path | None, argv: Sequence[str], *, varying: Iterable[str] = ()
+) -> MeasuredKey:
+    """Make the key of an engine's command. Reads the files' states: not for an event loop.
+
+    ``varying`` are arguments that differ from start to start (the port). The engine's build is
+    known by its program's path, size and time of change.
+    """
+    changing = set(varying)
+    lasting = [argument for argument in argv if argument not in changing]
+    return MeasuredKey(
+        model=_file_identity(model) if model is not None else "",
+        arguments=_digest("\0".join(lasting[1:])),
+        build=_file_identity(Path(argv[0])) if argv else "",
+    )
+
+
+class Meter:
+    """Measures one engine while it runs; ``pids`` gives its processes at any moment."""
+
+    def __init__(
+        self,
+        pids: Callable[[], Iterable[int]],
+        *,
+        measure: "Callable[[Iterable[int]], dict[str, int]] | None" = None,
+    ) -> None:
+        self._pids = pids
+        self._measure = measure or memory_of
+        self._running: asyncio.Task[dict[str, int]] | None = None
+        self.peak: dict[str, int] = {}
+
+    async def sample(self) -> dict[str, int]:
+        """Measure now, by device in bytes; ``peak`` keeps the most seen of each.
+
+        Whoever asks while a measurement is under way gets its result.
+        """
+        if self._running is None:
+            work = asyncio.to_thread(lambda: self._measure(self._pids()))
+            self._running = asyncio.create_task(work, name="measure memory")
+            self._running.add_done_callback(self._done)
+        return await asyncio.shield(self._running)
+
+    def _done(self, task: "asyncio.Task[dict[str, int]]") -> None:
+        self._running = None
+        if task.cancelled() or task.exception() is not None:
+            return
+        for device, size_bytes in task.result().items():
+            self.peak[device] = max(self.peak.get(device, 0), size_bytes)
+
+
+def memory_of(pids: Iterable[int]) -> dict[str, int]:
+    """Sum what processes hold, by device in bytes; those that are gone count for nothing."""
+    found = list(pids)[:_MAX_PROCESSES]
+    return {
+        CPU: sum(resident_bytes(pid) for pid in found),
+        **devices_nvidia.memory_of_processes(found),
+    }
+
+
+def tree_of(pid: int) -> tuple[int, ...]:
+    """Give a process and all below it; empty when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        children = process.children(recursive=True)
+    except psutil.Error:
+        return ()
+    return (pid, *(child.pid for child in children[: _MAX_PROCESSES - 1]))
+
+
+def resident_bytes(pid: int, proc: Path = _PROC) -> int:
+    """Give the RAM that a process holds; 0 when it is gone or may not be looked at.
+
+    On Linux its proportional share: memory that several processes map counts once in their sum,
+    files of mapped weights included (proc_pid_smaps(5)). Elsewhere the resident set.
+    """
+    if sys.platform == "linux":
+        try:
+            with (proc / str(pid) / "smaps_rollup").open(encoding="ascii") as file:
+                share = parse_rollup(file.read(_MAX_ROLLUP_CHARS))
+        except (OSError, UnicodeDecodeError):
+            share = None
+        if share is not None:
+            return share
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def parse_rollup(text: str) -> int | None:
+    """Read the proportional share out of the text of smaps_rollup, in bytes."""
+    match = _PSS.search(text)
+    return int(match[1]) * _KIB_BYTES if match else None
+
+
+def _file_identity(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return _digest(str(path))
+    return _digest(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_KEY_CHARS]

@@ -1,0 +1,1 @@
+"""The real core under virtual time: replayed traces, compared policies, swarms of faults."""

@@ -1,0 +1,1 @@
+"""A stand-in for llama-server that can misbehave in every way; see ``__main__``."""

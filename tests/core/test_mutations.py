@@ -1,0 +1,173 @@
+"""Broken variants of the core: each must be noticed by the invariants or the auditor."""
+
+from collections.abc import Callable
+
+import pytest
+
+from llama_router.core.commands import Dispatch
+from llama_router.core.eviction import Candidate
+from llama_router.core.ledger import Ledger
+from llama_router.core.lifecycle import Lifecycle
+from llama_router.core.machine import Core
+from llama_router.core.memory import Memory
+from llama_router.core.model import Model, Request
+from llama_router.core.policies import benefit
+from llama_router.core.queue import Queue
+from llama_router.core.states import State
+from llama_router.core.swaps import Swaps
+from tests.core.memory_world import walk
+
+MAX_SEEDS = 150
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def skipped_reserve(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Memory, "reserve", lambda _self, _model: None)
+
+
+def released_with_the_signal(patch: pytest.MonkeyPatch) -> None:
+    stop = Lifecycle.stop
+
+    def early(self: Lifecycle, model: Model, reason: str) -> None:
+        stop(self, model, reason)
+        self._ledger.memory.release(model)
+
+    patch.setattr(Lifecycle, "stop", early)
+
+
+def reservation_never_released(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Memory, "release", lambda _self, _model: None)
+
+
+def started_without_room(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("llama_router.core.swaps.lacks", lambda _free, _need: False)
+
+
+def double_dispatch(patch: pytest.MonkeyPatch) -> None:
+    dispatch = Ledger.dispatch
+
+    def twice(self: Ledger, request: Request) -> None:
+        dispatch(self, request)
+        if request.request_id % 10 == 0:
+            self.out.append(self.out[-1])
+
+    patch.setattr(Ledger, "dispatch", twice)
+
+
+def lost_cancel(patch: pytest.MonkeyPatch) -> None:
+    def forget(self: Ledger, request: Request) -> bool:
+        del self.requests[request.request_id]
+        return False
+
+    patch.setattr(Ledger, "leave", forget)
+
+
+def lost_request(patch: pytest.MonkeyPatch) -> None:
+    serve = Ledger.serve
+
+    def lose(self: Ledger, model: Model, at_most: int | None = None) -> None:
+        if len(model.waiting) > 2:
+            lost = model.waiting.head
+            model.waiting.remove(lost)
+        serve(self, model, at_most)
+
+    patch.setattr(Ledger, "serve", lose)
+
+
+def old_generation(patch: pytest.MonkeyPatch) -> None:
+    def any_generation(self: Core, name: str, _generation: int) -> Model | None:
+        return self.ledger.models.get(name)
+
+    patch.setattr(Core, "_current", any_generation)
+
+
+def victim_still_in_use(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Swaps, "_may_go", lambda _self, victim: victim.state is State.READY)
+    stop = Lifecycle.stop
+
+    def check(self: Lifecycle, model: Model, reason: str) -> None:
+        assert not (model.in_flight and reason.startswith("swap")), "cut for a swap"
+        stop(self, model, reason)
+
+    patch.setattr(Lifecycle, "stop", check)
+
+
+def pinned_victim(patch: pytest.MonkeyPatch) -> None:
+    weighing = benefit._Weighing
+
+    def all_of_them(self: benefit._Weighing, _readiness: int) -> list[Candidate]:
+        return [
+            Candidate(model, 0.0)
+            for model in self._ledger.running.values()
+            if model.name not in self._going and model.state is State.READY
+        ]
+
+    patch.setattr(weighing, "_candidates", all_of_them)
+    patch.setattr(weighing, "_may_be_worth", lambda *_: True)
+
+
+def last_come_first_served(patch: pytest.MonkeyPatch) -> None:
+    take = Queue.take
+
+    def backwards(self: Queue, limit: int | None = None) -> list[Request]:
+        return take(self, limit)[::-1]
+
+    patch.setattr(Queue, "take", backwards)
+
+
+def timer_left_behind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "cancel_timer", lambda *_: None)
+
+
+def closed_but_served(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Swaps, "advance", lambda _self: False)
+
+
+def nobody_asks_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "set_switch_timer", lambda *_: None)
+
+
+def dispatched_while_loading(patch: pytest.MonkeyPatch) -> None:
+    start = Lifecycle.start
+
+    def eager(self: Lifecycle, model: Model) -> None:
+        start(self, model)
+        request_id = model.waiting.head.request_id
+        self._ledger.out.append(Dispatch(request_id, model.name, model.generation))
+
+    patch.setattr(Lifecycle, "start", eager)
+
+
+def outlived_ttl(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lifecycle, "watch_idle", lambda *_: None)
+
+
+MUTATIONS: list[Patch] = [
+    skipped_reserve,
+    released_with_the_signal,
+    reservation_never_released,
+    started_without_room,
+    double_dispatch,
+    lost_cancel,
+    lost_request,
+    old_generation,
+    victim_still_in_use,
+    pinned_victim,
+    last_come_first_served,
+    timer_left_behind,
+    closed_but_served,
+    nobody_asks_again,
+    dispatched_while_loading,
+    outlived_ttl,
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.__name__)
+def test_broken_cores_are_caught(mutation: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation(monkeypatch)
+    for seed in range(MAX_SEEDS):
+        try:
+            walk(seed).settle_down()
+        except (AssertionError, KeyError):
+            return
+    pytest.fail(f"survived {MAX_SEEDS} walks")

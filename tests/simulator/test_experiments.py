@@ -1,0 +1,65 @@
+import msgspec
+import pytest
+
+from llama_router.core.settings import CoreSettings
+from llama_router.simulator.experiments import (
+    GENERATORS,
+    Shape,
+    compare,
+    play,
+    rate_for_attainment,
+    skewed,
+    two_alternating,
+)
+from llama_router.simulator.world import FaultRates
+
+SMALL = Shape(models_count=8, requests_count=150, room_for=3)
+
+
+def test_alternating_requests_are_done_much_sooner_than_one_by_one() -> None:
+    case = two_alternating()
+    settings = CoreSettings(max_wait_s=20.0)
+    strict = play(case, "strict", settings)
+    batched = play(case, "benefit", settings)
+    assert strict.makespan_s == pytest.approx(132.0)
+    assert strict.makespan_s >= 2.7 * batched.makespan_s
+    # The bound: patience, one drain, one load.
+    assert max(batched.waits_s) <= 20.0 + 0.2 + 2.0
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_generator_makes_a_case_that_can_be_played(generator: str) -> None:
+    case = GENERATORS[generator](SMALL, 0)
+    assert play(case, "benefit").served == len(case.trace)
+
+
+def test_sizes_have_their_bounds_and_popularity_is_independent_of_them() -> None:
+    case = skewed(Shape(), 4)
+    sizes = [model.size_bytes for model in case.fleet.models]
+    assert len(sizes) == 30
+    assert 1e9 <= min(sizes) <= max(sizes) <= 40e9
+
+
+def test_policies_are_compared_on_the_same_cases() -> None:
+    calm = msgspec.structs.replace(SMALL, rate_per_s=0.05)
+    cases = [skewed(calm, seed) for seed in range(2)]
+    summaries = compare(cases, ["lru-count", "lru-bytes"])
+    assert [summary.policy for summary in summaries] == ["lru-count", "lru-bytes"]
+    assert all(summary.seeds == 2 and summary.requests == 150 for summary in summaries)
+    assert summaries[1].load_time_s < summaries[0].load_time_s
+
+
+def test_the_rate_is_where_the_objective_is_half_attained() -> None:
+    rate = rate_for_attainment(skewed, SMALL, 1, "lru-bytes")
+    fitting = msgspec.structs.replace(SMALL, rate_per_s=rate)
+    attained = play(skewed(fitting, 1), "lru-bytes").slo_attainment(10.0)
+    assert 0.4 < attained < 0.65
+
+
+def test_modelled_faults_end_in_outcomes_of_their_own() -> None:
+    case = skewed(SMALL, 2)
+    result = play(case, "benefit", faults=FaultRates(load_failure=0.1, crash=0.05, seed=3))
+    refused = sum(result.rejected.values())
+    assert result.failed > 0
+    assert refused > 0
+    assert result.served + result.failed + refused == result.requests

@@ -1,0 +1,109 @@
+"""The clients against a server that plays the router."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from llama_router.stress.clients import Clients
+from llama_router.stress.tally import Tally
+from llama_router.stress.verdict import words
+
+pytestmark = pytest.mark.asyncio
+DEADLINE_S = 30.0
+
+
+def answer_of(method: str, path: str, body: dict[str, object], speaker: str) -> tuple[int, object]:
+    model = str(body.get("model", ""))
+    if method == "GET" or path.startswith("/admin"):
+        return 200, {}
+    if model == "zulu":
+        return 404, {"error": {"code": "model_not_found"}}
+    if "max_tokens" not in body or body.get("stream") or "fake_fault" in body:
+        return 503, {"error": {"code": "engine_crashed"}}
+    text = words(speaker or model, int(str(body["max_tokens"])))
+    return 200, {"model": model, "choices": [{"message": {"content": text}}]}
+
+
+@asynccontextmanager
+async def router(speaker: str = "") -> AsyncIterator[int]:
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = head.lower().partition("content-length: ")[2].partition("\r")[0]
+            body = json.loads(await reader.readexactly(int(length)) if length else b"{}")
+            method, path, _ = head.split(" ", 2)
+            status, value = answer_of(method, path, body, speaker)
+            data = json.dumps(value).encode()
+            writer.write(
+                f"HTTP/1.1 {status} x\r\nConnection: close\r\n"
+                f"Content-Length: {len(data)}\r\n\r\n".encode()
+                + data
+            )
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+    await asyncio.gather(*serving)
+
+
+@pytest.mark.slow
+async def test_every_kind_of_client_is_content_with_a_good_router(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 200.0)
+    monkeypatch.setattr("llama_router.stress.settings.CLIENTS_MAX_COUNT", 1000)
+    tally = Tally()
+    async with asyncio.timeout(DEADLINE_S), router() as port:
+        clients = Clients(port, 1, tally)
+        await clients.run(1.0)
+        await clients.finish()
+        assert await clients.ask_well("alpha") == ""
+        await clients.unload("alpha")
+    assert tally.violations == []
+    assert {"ok chat", "ok listing", "ok unknown model", "left"} <= set(tally.outcomes)
+
+
+async def test_another_models_words_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_router.stress.clients._KINDS", {"chat": 1})
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 100.0)
+    tally = Tally()
+    async with asyncio.timeout(DEADLINE_S), router(speaker="thief") as port:
+        clients = Clients(port, 1, tally)
+        await clients.run(0.2)
+        await clients.finish()
+        assert "words" in await clients.ask_well("alpha")
+    assert set(tally.outcomes) == {"wrong"}
+    assert "words" in tally.violations[0]
+
+
+async def test_a_router_that_does_not_answer_is_a_violation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llama_router.stress.clients._KINDS", {"faulty": 1})
+    monkeypatch.setattr("llama_router.stress.settings.WAIT_MAX_S", 0.05)
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 100.0)
+    tally = Tally()
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    async with asyncio.timeout(DEADLINE_S), server:
+        clients = Clients(server.sockets[0].getsockname()[1], 1, tally)
+        await clients.run(0.1)
+        await clients.finish()
+    assert set(tally.outcomes) == {"no answer"}
+    assert "faulty" in tally.violations[0]
