@@ -207,7 +207,13 @@ def router_spec(
 
 
 def _model_entry(model: RouterModel) -> dict[str, object]:
-    entry: dict[str, object] = {"name": model.name, "path": model.path, "state": "manual"}
+    # Each in a group of its own: they all fit into memory, and swaps are to be measured.
+    entry: dict[str, object] = {
+        "name": model.name,
+        "path": model.path,
+        "state": "manual",
+        "group": model.name,
+    }
     if model.command is not None:
         entry["spawn"] = {"command": list(model.command), "health_endpoint": "/health"}
     return entry

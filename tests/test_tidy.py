@@ -38,7 +38,6 @@ UNTESTED: frozenset[str] = frozenset(
         "catalog/tiny_broken.py",
         "catalog/tiny_projector.py",
         # One machine, tested by what it does: the transcripts in tests/core.
-        "core/ledger.py",
         "core/machine.py",
         "core/model.py",
         "core/policies/arrival.py",

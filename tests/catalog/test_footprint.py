@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llama_router.catalog.footprint import Footprint, Machine, Model, estimate, read_model
+from llama_router.catalog.footprint import Footprint, Machine, Model, estimate, expect, read_model
 from llama_router.catalog.footprint_arguments import LaunchArguments, parse_arguments
 from llama_router.catalog.footprint_placement import PURPOSES, Gpu
 from llama_router.catalog.gguf_reader import GgufError
@@ -123,22 +123,62 @@ def test_layers_that_draft_have_a_cache_of_their_own_once_they_are_used() -> Non
     assert used.by_device == {"cpu": used.total}
 
 
-def test_what_may_come_later_is_told_apart() -> None:
-    windowed = header("gemma3", layers=6, window=1024)
-    checkpoint = 1024 * 5 * 2 * 1024 * 2
+def test_kept_prompts_do_not_make_a_model_too_large_for_its_device() -> None:
+    footprint = found("-c 32768 -np 1")
+    total = footprint.total
 
-    def grown(cache_ram_mib: int = 8192, checkpoints: int = 32) -> Footprint:
-        arguments = LaunchArguments(
-            ctx_size=8192, slots=2, cache_ram_mib=cache_ram_mib, checkpoints=checkpoints
-        )
-        return estimate(Model(windowed), arguments)
+    assert footprint.needs[0].kept_prompts == 4 * GIB
+    assert footprint.reserve() == {"cpu": total + 4 * GIB}
+    assert footprint.reserve({"cpu": total + GIB}) == {"cpu": total + GIB}
+    assert footprint.reserve({"cpu": total - GIB}) == {"cpu": total}
+    assert found("-c 32768 -np 1 -cram 0").reserve() == {"cpu": total}
 
-    usual = grown()
-    assert usual.needs[0].checkpoints == 2 * checkpoint
-    assert usual.may_grow_bytes == 8 * GIB + (2 * 32 - 2) * checkpoint
-    assert grown(cache_ram_mib=0, checkpoints=0).may_grow_bytes == 0
-    assert grown(checkpoints=0).needs[0].checkpoints == 0
-    assert "without a limit" in grown(cache_ram_mib=-1).notes[0]
+
+def test_kept_prompts_are_in_ram_even_when_the_model_is_on_a_card() -> None:
+    cpu, card = found("-c 32768 -np 1", Machine(gpus=(Gpu("cuda0", 24 * GIB),))).needs
+
+    assert (cpu.kept_prompts, card.kept_prompts) == (4 * GIB, 0)
+    assert (cpu.lasting, card.lasting) == (cpu.total + 4 * GIB, card.total)
+
+
+def test_a_measurement_corrects_an_estimate_but_a_young_engine_is_not_taken_for_a_small_one() -> (
+    None
+):
+    footprint = found("-c 32768 -np 1")
+    expected = footprint.reserve()["cpu"]
+    by_use = footprint.needs[0].by_use
+
+    def reserved(peak: int) -> int:
+        return footprint.reserve_measured({"cpu": peak})["cpu"]
+
+    assert by_use >= 4 * GIB + footprint.needs[0].compute
+    # All that comes with use is still to come.
+    assert reserved(expected - by_use) == expected
+    # The rest takes less than was thought.
+    assert reserved(expected - by_use - GIB) == expected - GIB
+    # Half of what comes with use has come.
+    assert reserved(expected - by_use // 2) == expected
+    assert reserved(expected + GIB) == expected + GIB
+    assert footprint.reserve_measured({}) == {"cpu": expected}
+    assert footprint.reserve_measured({"cuda7": 5})["cuda7"] == 5
+
+
+def test_what_is_measured_on_a_card_is_all_there_will_be() -> None:
+    footprint = found("-c 32768 -np 1", Machine(gpus=(Gpu("cuda0", 24 * GIB),)))
+
+    reserved = footprint.reserve_measured({"cuda0": 5 * GIB})
+
+    assert reserved == {**footprint.reserve(), "cuda0": 5 * GIB}
+
+
+def test_a_command_is_all_it_takes(tmp_path: Path) -> None:
+    path = write_synthetic(tmp_path / "m.gguf", Shape())
+    command = ["/opt/llama-server", "-m", str(path), "-c", "1024"]
+
+    expected = estimate(read_model(path, LaunchArguments()), LaunchArguments(ctx_size=1024))
+
+    assert expect(path, command) == expected
+    assert expect(path, command[:3], environment={"LLAMA_ARG_CTX_SIZE": "1024"}) == expected
 
 
 def test_parts_of_a_split_model_are_summed(tmp_path: Path) -> None:

@@ -108,3 +108,25 @@ def test_unknown_options_and_their_values_are_passed_over() -> None:
     assert parse_arguments(["--chat-template", "x", "stray", "--new-thing", "7"]) == (
         LaunchArguments()
     )
+
+
+def test_of_overrides_all_count() -> None:
+    argv = ["-ot", "exps=CPU", "-c", "512", "--override-tensor", r"blk\.1\..*=CUDA1,x=Vulkan0"]
+
+    assert parse_arguments(argv, {"LLAMA_ARG_OVERRIDE_TENSOR": "y=CPU"}).overrides == (
+        ("y", "CPU"),
+        ("exps", "CPU"),
+        (r"blk\.1\..*", "CUDA1"),
+        ("x", "Vulkan0"),
+    )
+    for wrong in ("exps", "exps=CPU,more", "(=CPU"):
+        with pytest.raises(ArgumentsError, match="-ot"):
+            parse_arguments(["-ot", wrong])
+
+
+@pytest.mark.parametrize(
+    "argv", [["-ngl", "9"], ["-ts", "1,2"], ["-ot", "x=CPU"], ["-ncmoe", "1"], ["-sm", "row"]]
+)
+def test_what_is_placed_by_hand_is_known(argv: list[str]) -> None:
+    assert parse_arguments(argv).is_placed
+    assert not parse_arguments(["-ngl", "auto", "-c", "512", "-ncffn", "0"]).is_placed

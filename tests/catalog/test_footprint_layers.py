@@ -140,4 +140,16 @@ def test_encoders_keep_nothing() -> None:
 
 
 def test_a_header_cannot_ask_for_endless_layers() -> None:
-    assert len(layers_of(header(layers=2**40))) == 4096
+    assert len(layers_of(header(layers=2**40))) == 512
+
+
+def test_an_interval_of_nothing_leaves_no_layer_with_attention() -> None:
+    info = header(
+        "qwen3next",
+        layers=4,
+        ssm__inner_size=64,
+        ssm__state_size=16,
+        full_attention_interval=0,
+    )
+
+    assert all(layer.state_elements and not layer.key_elements for layer in layers_of(info))

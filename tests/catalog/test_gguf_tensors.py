@@ -1,3 +1,5 @@
+import re
+
 from llama_router.catalog.gguf_tensors import TensorBytes, TensorTally
 
 
@@ -38,6 +40,19 @@ def test_parts_are_summed() -> None:
     assert first.plus(second) == TensorBytes(
         blocks=(1, 5), experts=(0, 7), input=2, output=3, other=1
     )
+
+
+def test_tensors_that_are_to_lie_elsewhere_are_kept_apart() -> None:
+    tally = TensorTally([(re.compile(b"attn"), "cpu"), (re.compile(b"blk"), "cuda1")])
+    for name in (b"blk.0.attn_q.weight", b"blk.0.ffn_up.weight", b"output.weight"):
+        tally.add(name, 5)
+
+    found = tally.bytes()
+
+    assert found == TensorBytes(output=5, output_weight=5, moved=(("cpu", 5), ("cuda1", 5)))
+    assert found.total == 15
+    more = TensorBytes(moved=(("cuda1", 1), ("cuda2", 2)))
+    assert found.plus(more).moved == (("cpu", 5), ("cuda1", 6), ("cuda2", 2))
 
 
 def test_nothing_is_nothing() -> None:

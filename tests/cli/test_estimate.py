@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_a_file_is_estimated_for_given_arguments(
     (need,) = (each for each in found["needs"] if each["device"] == "cpu")
     assert need["kv_cache"] == 4096 * 4 * 2 * 512 * 2 * 2
     assert found["total"] == sum(each["total"] for each in found["needs"])
+    assert found["lasting"] == sum(each["lasting"] for each in found["needs"])
     assert (found["ctx_tokens"], found["slots"]) == (4096, 1)
 
 
@@ -60,6 +62,8 @@ def test_people_get_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert rows["MiB"] == "cpu"
     assert rows["kv cache"] == "64.0"
     assert float(rows["total"]) > 64
+    assert rows["kept prompts"] == "64.0"
+    assert float(rows["in the long run"]) == pytest.approx(float(rows["total"]) + 64, abs=0.11)
     assert "context: 4096 tokens, 4 slots that share it" in output
 
 
@@ -151,3 +155,42 @@ def test_a_config_that_cannot_be_used_is_said(
 
     assert estimate_memory("sea", config_path=config) == 2
     assert str(config) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a script here")
+def test_what_llama_cpp_says_can_be_set_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What llama-fit-params of b11434 printed.
+    printed = "0.00.004.230 I llama_fit_params: printing estimated memory in MiB\nHost 747 48 32 \n"
+    program = tmp_path / "bin" / "llama-fit-params"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable} -SE\nprint({printed!r}, end='')\n")
+    program.chmod(0o755)
+    path = str(write_synthetic(tmp_path / "m.gguf", Shape()))
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert estimate_memory(path, compare=True) == 1
+    missing = capsys.readouterr()
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert estimate_memory(path, compare=True) == 0
+    for_people = capsys.readouterr().out
+    assert estimate_memory(path, compare=True, as_json=True) == 0
+    for_programs = json.loads(capsys.readouterr().out)
+    program.write_text(f"#!{sys.executable} -SE\nprint('hello')\n")
+    assert estimate_memory(path, compare=True) == 1
+    garbled = capsys.readouterr()
+
+    assert "total" in missing.out
+    assert "no llama-fit-params" in missing.err
+    assert [line.split()[-1] for line in for_people.splitlines()[-5:-2]] == [
+        "747.0",
+        "48.0",
+        "32.0",
+    ]
+    assert for_programs["fit_params"]["cpu"] == {
+        "model": 747 * MIB,
+        "context": 48 * MIB,
+        "compute": 32 * MIB,
+    }
+    assert "not understood: it has no line for the RAM" in garbled.err

@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_router.cli.record import record, since_s
+from llama_router.cli.record import record
+from llama_router.simulator.trace import read_trace
 from llama_router.store.database import Database
 from llama_router.store.records import RequestRecord
 
@@ -43,6 +44,17 @@ def test_the_history_becomes_a_trace_in_a_file(store: Path, tmp_path: Path) -> N
     assert "3 requests" in result.output
 
 
+@pytest.mark.parametrize("arguments", [("--out", "trace.csv"), ("--csv", "--out", "trace")])
+def test_a_trace_may_be_csv(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["--store", str(store), *arguments])
+    assert result.exit_code == 0, result.output
+    requests = read_trace(tmp_path / arguments[-1])
+    assert [(one.time_s, one.model) for one in requests] == [(n, f"m{n}") for n in range(3)]
+
+
 def test_since_leaves_older_ones_out(store: Path) -> None:
     since = "2030-03-17T17:46:41+00:00"
     result = CliRunner().invoke(app, ["--store", str(store), "--since", since])
@@ -70,18 +82,3 @@ def test_a_file_that_is_no_store_is_said(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "cannot be read" in result.output
     assert path.read_bytes() == b"no database" * 100
-
-
-@pytest.mark.parametrize(
-    ("text", "expected_s"),
-    [("", 0.0), ("90m", NOW_S - 5400), ("1.5 h", NOW_S - 5400), ("7d", NOW_S - 604800)],
-)
-def test_times_ago(text: str, expected_s: float) -> None:
-    assert since_s(text, NOW_S) == expected_s
-
-
-def test_dates_without_an_offset_are_local() -> None:
-    assert since_s("2026-11-23T08:00+01:00", NOW_S) == 1795417200.0
-    assert abs(since_s("2026-11-23", NOW_S) - 1795392000.0) <= 14 * 3600
-    with pytest.raises(ValueError, match="neither"):
-        since_s("12", NOW_S)

@@ -18,6 +18,7 @@ HEADINGS = {
     ("default_spawn",): "`default_spawn`",
     ("models",): "`models[]`",
     ("models", "spawn"): "`models[].spawn`",
+    ("router", "api_keys"): "`router.api_keys[]`",
 }
 KINDS = {
     "string": "text",
@@ -25,16 +26,25 @@ KINDS = {
     "number": "number",
     "boolean": "true or false",
 }
+FORMATS = {
+    "size": "size",
+    "sizes": "sizes by device",
+    "size or sizes": "size, or sizes by device",
+}
 
 
 def kind_of(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         schema = next(option for option in schema["anyOf"] if option.get("type") != "null")
+    if "format" in schema:
+        return FORMATS[schema["format"]]
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return "text"
     if schema.get("type") == "array":
+        if schema["items"].get("$ref", "").endswith("/ApiKeyEntry"):
+            return "list of text or sections"
         return "list of sections" if "$ref" in schema["items"] else "list of text"
     return KINDS.get(schema.get("type", ""), "section")
 
@@ -72,7 +82,7 @@ def test_the_reference_lists_every_setting_as_the_schema_has_it(place: tuple[str
 
 def test_every_example_of_the_page_is_valid() -> None:
     examples = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) >= 3
+    assert len(examples) >= 6
     for example in examples:
         content, issues = Document(example, Path("example.yaml")).plain()
         assert issues == []

@@ -69,6 +69,36 @@ def test_every_fault_of_a_file_is_told_with_file_line_and_key(tmp_path: Path) ->
     ]
 
 
+def test_faults_within_sizes_and_keys_are_told_with_their_own_lines(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "router:\n  memory:\n    cuda0: 24GiB\n    cdua1: 24GiB\n  memory_reserve: 1,5GiB\n"
+        "  api_keys:\n    - canary\n    - key: other\n      prio: 5\n    - canary\n"
+        "models:\n  - name: a\n    memory: 24\n  - name: b\n    memory:\n      cpu: 1GiB\n"
+        "      cuda0: -1GiB\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    unit = "write a number and a unit, such as 24GiB, 1.5GB or 512MiB"
+    assert str(caught.value).splitlines() == [
+        f"{path}:4: router.memory.cdua1: is no device; did you mean cuda1?",
+        f"{path}:5: router.memory_reserve: '1,5GiB' is no size; write a point, not a comma: 1.5GiB",
+        f"{path}:8: router.api_keys[1]: holds what is not a known key; did you mean priority?",
+        f"{path}:10: router.api_keys[2]: is the same key as router.api_keys[0]",
+        f"{path}:13: models[0].memory: means 24 bytes; {unit}",
+        f"{path}:17: models[1].memory.cuda0: '-1GiB' is negative",
+    ]
+
+
+def test_what_was_loaded_can_be_loaded_again(tmp_path: Path) -> None:
+    text = (
+        "router:\n  memory: {CUDA0: 24GiB, cpu: 0}\n  api_keys: [a, {key: b, name: night}]\n"
+        "models:\n  - {name: a, memory: {cpu: 1GiB}}\n  - {name: b, memory: 2GiB}\n"
+    )
+    config = load(write(tmp_path, text)).config
+    assert Config.model_validate(config.model_dump()) == config
+
+
 def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read: No such file"):
         load(tmp_path / "nothing.yaml")
@@ -184,3 +214,10 @@ def test_settings_of_the_command_line_are_checked_like_those_of_a_file() -> None
     assert (config.router.port, config.router.models_dirs) == (9000, ("/m",))
     with pytest.raises(ConfigError, match="command line: port: must be a port from 1 to 65535"):
         with_router(Config(), {"port": 99999}, "command line")
+
+
+def test_a_change_by_the_command_line_keeps_keys_and_is_judged_by_what_is_written() -> None:
+    router = RouterSettings.model_validate({"max_wait_s": 1, "api_keys": ["a", "b"]})
+    config = with_router(Config(router=router), {"port": 9000}, "command line")
+    assert config.router == router.model_copy(update={"port": 9000})
+    assert [entry.name for entry in config.router.api_keys] == ["key 1", "key 2"]

@@ -3,15 +3,23 @@ from pydantic import BaseModel, ValidationError
 
 from llama_router.config.schema import (
     DEFAULT_COMMAND,
+    ApiKeyEntry,
     Config,
     ModelEntry,
     RouterSettings,
     SpawnOverride,
     SpawnSettings,
+    default_key_name,
     is_loopback,
     public_bind_problem,
 )
 from llama_router.config.validate import SECTIONS
+from llama_router.core.settings import CoreSettings
+
+REQUIRED: dict[type[BaseModel], dict[str, str]] = {
+    ModelEntry: {"name": "a"},
+    ApiKeyEntry: {"key": "k"},
+}
 
 
 def test_an_empty_config_is_the_original_defaults() -> None:
@@ -50,10 +58,80 @@ def test_every_field_is_described_and_numbers_have_units(section: type[BaseModel
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=lambda section: section.__name__)
 def test_defaults_pass_their_own_validation(section: type[BaseModel]) -> None:
-    required = {"name": "a"} if section is ModelEntry else {}
-    made = section.model_validate(required)
+    made = section.model_validate(REQUIRED.get(section, {}))
     content = made.model_dump(exclude_none=True)
     assert section.model_validate(content) == made
+
+
+def test_the_core_has_the_same_defaults() -> None:
+    router, core = RouterSettings(), CoreSettings()
+    for name in ("max_loaded", "max_wait_s", "min_residency_s", "max_queue_s", "max_waiting"):
+        assert getattr(router, name) == getattr(core, name), name
+
+
+def test_memory_is_looked_at_and_nothing_else_restricts_by_default() -> None:
+    router, model = RouterSettings(), ModelEntry(name="a")
+    assert (router.policy, router.memory_aware, router.history) == ("benefit", True, True)
+    assert (router.memory, router.memory_reserve, router.max_loaded) == ({}, None, 0)
+    assert (router.ttl_s, router.max_keep_alive_s, router.first_byte_timeout_s) == (0, None, 0)
+    assert (model.memory, model.ttl_s, model.min_residency_s) == (None, None, None)
+    assert (model.pinned, model.priority, model.max_in_flight, model.max_waiting) == (
+        False,
+        0,
+        0,
+        0,
+    )
+
+
+def test_sizes_become_bytes_and_devices_lower_case() -> None:
+    router = RouterSettings.model_validate(
+        {"memory": {"CUDA0": "22GiB", "cpu": 0}, "memory_reserve": "512MiB"}
+    )
+    assert router.memory == {"cuda0": 22 * 2**30, "cpu": 0}
+    assert router.memory_reserve == 512 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        ("3GiB", 3 * 2**30),
+        (3 * 2**30, 3 * 2**30),
+        ({"Vulkan1": "1GB", "cpu": "2MB"}, {"vulkan1": 10**9, "cpu": 2 * 10**6}),
+        ({}, {}),
+    ],
+)
+def test_what_a_model_takes_is_one_size_or_one_for_each_device(
+    memory: object, expected: object
+) -> None:
+    assert ModelEntry.model_validate({"name": "a", "memory": memory}).memory == expected
+
+
+def test_plain_keys_become_entries_named_by_their_place() -> None:
+    settings = RouterSettings.model_validate(
+        {"api_keys": ["a", {"key": "b", "name": "night", "priority": -5, "batch": True}, "c"]}
+    )
+    first, second, third = settings.api_keys
+    assert (first.key, first.name, first.priority, first.batch) == ("a", "key 1", 0, False)
+    assert (second.key, second.name, second.priority, second.batch) == ("b", "night", -5, True)
+    assert third.name == default_key_name(2) == "key 3"
+
+
+@pytest.mark.parametrize("priority", [-1001, 1001, 0.5, "1", True])
+def test_priorities_are_whole_numbers_within_bounds(priority: object) -> None:
+    with pytest.raises(ValidationError):
+        ModelEntry.model_validate({"name": "a", "priority": priority})
+    with pytest.raises(ValidationError):
+        ApiKeyEntry.model_validate({"key": "k", "priority": priority})
+
+
+@pytest.mark.parametrize(
+    "name", ["min_residency_s", "max_queue_s", "ttl_s", "max_keep_alive_s", "first_byte_timeout_s"]
+)
+def test_where_no_time_has_a_meaning_0_is_allowed_and_less_is_not(name: str) -> None:
+    assert getattr(RouterSettings.model_validate({name: 0}), name) == 0
+    for value in (-1, float("inf"), float("nan"), 10**9, "5m"):
+        with pytest.raises(ValidationError):
+            RouterSettings.model_validate({name: value})
 
 
 def test_settings_cannot_be_changed_in_place() -> None:
@@ -73,7 +151,12 @@ def test_the_outermost_ports_are_allowed(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in RouterSettings.model_fields if name.endswith("timeout_s")]
+    "name",
+    [
+        name
+        for name in RouterSettings.model_fields
+        if name.endswith("timeout_s") and name != "first_byte_timeout_s"
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), 10**9, "5"])
 def test_timeouts_are_positive_and_sane(name: str, value: object) -> None:
@@ -101,12 +184,15 @@ def test_allowed_hosts_are_compared_in_lower_case_without_the_final_dot() -> Non
 @pytest.mark.parametrize("key", ["", "with space", "ümlaut", "new\nline", "x" * 513])
 def test_keys_fit_an_http_header(key: str) -> None:
     with pytest.raises(ValidationError):
-        RouterSettings(api_keys=(key,))
+        RouterSettings.model_validate({"api_keys": [key]})
+    with pytest.raises(ValidationError):
+        RouterSettings.model_validate({"api_keys": [{"key": key}]})
 
 
 def test_secrets_do_not_show_in_the_settings_repr() -> None:
-    settings = RouterSettings(api_keys=("canary-key",), admin_token="canary-token")
+    settings = RouterSettings(api_keys=(ApiKeyEntry(key="canary-key"),), admin_token="canary-token")
     assert "canary" not in repr(Config(router=settings))
+    assert "canary" not in repr(settings.api_keys)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a ", "a\0b", "a\nb", "x" * 257])
@@ -189,7 +275,7 @@ def test_a_public_bind_without_keys_names_three_remedies() -> None:
     "settings",
     [
         RouterSettings(),
-        RouterSettings(host="0.0.0.0", api_keys=("k",)),
+        RouterSettings(host="0.0.0.0", api_keys=(ApiKeyEntry(key="k"),)),
         RouterSettings(host="0.0.0.0", allow_public_without_keys=True),
     ],
 )

@@ -1,9 +1,11 @@
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from llama_router.config.validate import validate
+from llama_router.config.fields import ONE_SIZE_TAG, SIZES_TAG
+from llama_router.config.validate import NAMES_ELSEWHERE, SECTIONS, validate
 
 
 def messages_of(content: dict[str, Any]) -> dict[tuple[str | int, ...], str]:
@@ -41,6 +43,37 @@ def test_the_version_may_be_written_without_quotes(version: object) -> None:
         ({"router": {"half_close": "x"}}, ("router", "half_close"), "'abort' or 'serve'"),
         ({"router": {"notify_model_swap": "no"}}, ("router", "notify_model_swap"), "true or false"),
         ({"router": {"api_keys": "k"}}, ("router", "api_keys"), "must be a list"),
+        ({"router": {"api_keys": [""]}}, ("router", "api_keys", 0), "must not be empty"),
+        ({"router": {"api_keys": [7]}}, ("router", "api_keys", 0), "as text in quotes"),
+        (
+            {"router": {"api_keys": [{"key": "k", "batch": "yes"}]}},
+            ("router", "api_keys", 0, "batch"),
+            "must be true or false",
+        ),
+        ({"router": {"policy": "lru"}}, ("router", "policy"), "must be 'benefit' or 'arrival'"),
+        ({"router": {"ttl_s": "5m"}}, ("router", "ttl_s"), "must be a number of seconds"),
+        ({"router": {"ttl_s": -1}}, ("router", "ttl_s"), "0 means never"),
+        ({"router": {"max_loaded": -1}}, ("router", "max_loaded"), "must be 0 or more"),
+        ({"router": {"memory": "24GiB"}}, ("router", "memory"), "must hold keys and values"),
+        ({"router": {"memory": {"cdua0": 0}}}, ("router", "memory", "cdua0"), "mean cuda0?"),
+        ({"router": {"memory": {"cpu": "1,5GiB"}}}, ("router", "memory", "cpu"), "1.5GiB"),
+        ({"router": {"memory_reserve": -1}}, ("router", "memory_reserve"), "is negative"),
+        (
+            {"router": {"memory": {"cpu": 0, "CPU": 0}}},
+            ("router", "memory"),
+            "one device more than once: CPU, cpu",
+        ),
+        ({"models": [{"name": "a", "memory": 24}]}, ("models", 0, "memory"), "means 24 bytes"),
+        (
+            {"models": [{"name": "a", "memory": {"cuda0": "much"}}]},
+            ("models", 0, "memory", "cuda0"),
+            "'much' is no size",
+        ),
+        (
+            {"models": [{"name": "a", "memory": {"gpu": "1GB"}}]},
+            ("models", 0, "memory", "gpu"),
+            "is no device",
+        ),
         ({"models": {"a": {}}}, ("models",), "must be a list"),
         ({"models": [{}]}, ("models", 0, "name"), "is missing"),
         ({"models": [{"name": ""}]}, ("models", 0, "name"), "must not be empty"),
@@ -65,6 +98,14 @@ def test_messages_say_what_is_wanted(
         ({"router": {"owner_check": "tree"}}, "did you mean default_spawn.owner_check?"),
         ({"router": {"aliases": []}}, "did you mean models[].aliases?"),
         ({"models": [{"name": "a", "spawn": {"zzz": 1}}]}, "known are command,"),
+        ({"router": {"batch": True}}, "did you mean router.api_keys[].batch?"),
+        ({"router": {"globalTTL": 300}}, "did you mean ttl_s?"),
+        ({"models": [{"name": "a", "ttl": 300}]}, "did you mean ttl_s?"),
+        ({"models": [{"name": "a", "cmd": ["x"]}]}, "did you mean models[].spawn.command?"),
+        ({"models": [{"name": "a", "concurrencyLimit": 2}]}, "did you mean max_in_flight?"),
+        ({"OLLAMA_MAX_LOADED_MODELS": 2}, "did you mean router.max_loaded?"),
+        ({"router": {"models-max": 2}}, "did you mean max_loaded?"),
+        ({"keep_alive": 300}, "did you mean router.ttl_s?"),
     ],
 )
 def test_an_unknown_key_is_answered_by_the_nearest_known_one(
@@ -84,16 +125,6 @@ def test_all_faults_are_told_at_once() -> None:
         ("models", 1, "name"),
         ("models", 2, "name"),
         ("models", 2, "x"),
-    }
-
-
-def test_a_name_or_alias_belongs_to_one_model() -> None:
-    messages = messages_of(
-        {"models": [{"name": "a", "aliases": ["b"]}, {"name": "b", "aliases": ["c", "a"]}]}
-    )
-    assert messages == {
-        ("models", 1, "name"): "b is already the name of models[0]",
-        ("models", 1, "aliases", 1): "a is already the name of models[0]",
     }
 
 
@@ -128,3 +159,69 @@ def test_secrets_do_not_get_into_messages(key: str) -> None:
     _, issues = validate({"router": {"api_keys": [key], "admin_token": key}})
     assert len(issues) == 2
     assert "canary" not in str(issues)
+
+
+def test_a_secret_in_the_place_of_a_key_is_not_told() -> None:
+    _, issues = validate({"router": {"api_keys": [{"canary": "n", "key": "k"}, {"canary": []}]}})
+    assert issues[0].keys == ("router", "api_keys", 0)
+    assert "known are key, name, priority, batch" in issues[0].message
+    assert "canary" not in str(issues)
+
+
+def test_what_excludes_each_other_is_told_of_settings_that_are_in_order() -> None:
+    messages = messages_of({"router": {"max_queue_s": 1, "max_loaded": 1, "preload": ["a", "b"]}})
+    assert set(messages) == {("router", "max_queue_s"), ("router", "preload")}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES_ELSEWHERE))
+def test_names_from_elsewhere_lead_to_keys_that_exist(name: str) -> None:
+    meant = NAMES_ELSEWHERE[name]
+    assert any(meant in section.model_fields for section in SECTIONS.values())
+
+
+@pytest.mark.parametrize("key", ["[key]", ONE_SIZE_TAG, SIZES_TAG])
+def test_keys_that_look_like_marks_of_the_checker_are_keys(key: str) -> None:
+    models = [{"name": "a", "memory": {key: 0}, key: 0}]
+    assert set(messages_of({key: 0, "models": models})) == {
+        (key,),
+        ("models", 0, key),
+        ("models", 0, "memory", key),
+    }
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, 5, -1, 1.5, float("nan"), 10**400, "", "x", "24GiB", "-1GiB", "\ud800"),
+    *([], {}, ["a", "a"], [[]], {"a": 1}, {5: 6}, {"cpu": "1GiB"}, {"CUDA0": 1, "cuda0": 2}),
+)
+
+
+def random_section(rng: random.Random, place: tuple[str, ...]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name in SECTIONS[place].model_fields:
+        below = (*place, name)
+        if rng.random() < 0.7:
+            continue
+        if below not in SECTIONS or rng.random() < 0.2:
+            content[name] = rng.choice(ODD_VALUES)
+        elif name in {"models", "api_keys"}:
+            content[name] = [random_section(rng, below), rng.choice(ODD_VALUES)]
+        else:
+            content[name] = random_section(rng, below)
+    if rng.random() < 0.1:
+        content[rng.choice(["ttl", "zzz", "[key]"])] = rng.choice(ODD_VALUES)
+    return content
+
+
+def test_any_content_is_answered_by_issues_in_words() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed={seed}")  # noqa: T201 - to run it again
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    faulty = 0
+    for _ in range(500):
+        config, issues = validate(random_section(rng, ()))
+        assert (config is None) == bool(issues)
+        faulty += bool(issues)
+        for issue in issues:
+            assert issue.message[0].islower() or issue.message[0] in "'-0123456789", issue
+            assert "Input should" not in issue.message, issue
+    assert faulty > 100

@@ -12,7 +12,7 @@ import pytest
 
 from llama_router.control.secret import SECRET_HEADER
 from llama_router.control.thread import ControlThread
-from tests.control.test_app import Router
+from tests.support.control_facade import Router
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from llama_router.core.commands import (
     Command,
     Dispatch,
     Emit,
+    Inspect,
     Kill,
     Notify,
     Reject,
@@ -22,6 +23,7 @@ from llama_router.core.events import (
     Event,
     FootprintMeasured,
     LoadRequested,
+    ModelInspected,
     ModelsChanged,
     ModelSpec,
     RequestArrived,
@@ -31,6 +33,7 @@ from llama_router.core.events import (
     SpawnFailed,
     Timer,
     TimerFired,
+    TimerKind,
     UnloadRequested,
 )
 from llama_router.core.settings import CoreSettings
@@ -117,6 +120,8 @@ class Auditor:
         self.visitors: dict[int, None] = {}
         self.dispatched: dict[int, int] = {}
         self.bounced: dict[int, None] = {}
+        self.beside: dict[int, None] = {}
+        """Requests that take no slot."""
         self.tickets: dict[int, None] = {}
         self.timers: dict[Timer, float] = {}
         self.states: dict[str, str] = {}
@@ -125,6 +130,10 @@ class Auditor:
         self.spawns: list[str] = []
         self.rejects: list[Reject] = []
         self.completed = False
+        self.inspections: dict[str, int] = {}
+        """The question asked last for each model."""
+        self.inspected: dict[str, None] = {}
+        """The models that were inspected since they were started last, and could be started."""
 
     def observe(self, event: Event, commands: list[Command]) -> None:
         self._take_in(event)
@@ -139,6 +148,8 @@ class Auditor:
                 self.ranks[request_id] = (event.key, event.priority, event.is_batch)
                 if not may_load:
                     self.visitors[request_id] = None
+                if not event.takes_slot:
+                    self.beside[request_id] = None
             case LoadRequested(request_id, model) | UnloadRequested(request_id, model):
                 self.models.setdefault(request_id, model)
                 self.tickets[request_id] = None
@@ -150,7 +161,12 @@ class Auditor:
                 del self.dispatched[request_id]
                 self.bounced[request_id] = None
             case TimerFired(timer):
-                self.timers.pop(timer, None)
+                known = self.timers.pop(timer, None) is not None
+                if known and timer.kind is TimerKind.INSPECTION:
+                    self.inspected[timer.model] = None
+            case ModelInspected(model, inspection, ""):
+                if self.inspections.get(model) == inspection:
+                    self.inspected[model] = None
             case _:
                 pass
 
@@ -168,6 +184,7 @@ class Auditor:
                 assert self.states[model] == "starting", command
                 self.generations[model] = generation
                 self.spawns.append(model)
+                self.inspected.pop(model, None)
                 self.memory.spawn(model, generation)
             case Terminate(model, generation) | Kill(model, generation):
                 assert self.generations[model] == generation, command
@@ -197,8 +214,15 @@ class Auditor:
                 self.timers[timer] = at
             case CancelTimer(timer):
                 assert self.timers.pop(timer, None) is not None, f"not set: {command}"
-            case Emit(model, old, new):
+            case Inspect(model, inspection):
+                assert inspection > max(self.inspections.values(), default=0), command
+                self.inspections[model] = inspection
+                self.inspected.pop(model, None)
+            case Emit(model, old, new, reason):
                 assert self.states.get(model, "unloaded") == old, command
+                if reason.startswith("swap for "):
+                    sake_of = reason.removeprefix("swap for ").partition(":")[0]
+                    assert sake_of in self.inspected, f"not inspected: {command}"
                 self.states[model] = new
                 self.memory.is_stuck = {each: s == "stuck" for each, s in self.states.items()}
             case ShutdownComplete():
@@ -214,7 +238,18 @@ class Auditor:
         assert self.generations[model] == generation, f"not the present engine: {command}"
         allowed = ("ready", "draining") if request_id in self.visitors else ("ready",)
         assert self.states[model] in allowed, f"{self.states[model]}: {command}"
-        if request_id not in self.visitors and request_id not in self.bounced:
+        limit = self.memory.specs[model].max_in_flight
+        if limit and request_id not in self.visitors and request_id not in self.beside:
+            slots = [
+                other
+                for other, its_generation in self.dispatched.items()
+                if its_generation == generation
+                and other not in self.visitors
+                and other not in self.beside
+            ]
+            assert len(slots) < limit, f"no slot is free: {command}"
+        in_line = request_id not in self.visitors and request_id not in self.beside
+        if in_line and request_id not in self.bounced:
             lane = (model, *self.ranks[request_id])
             assert self.last_first_dispatch.get(lane, 0) < request_id, f"overtakes: {command}"
             self.last_first_dispatch[lane] = request_id

@@ -75,6 +75,7 @@ class MemoryWorld(World):
             priority=self.random.choice((0, 0, 0, 1, -1)),
             is_batch=roll() < 0.2,
             keep_alive_s=self.random.choice((None, None, None, 0.0, 2.0, -1.0)),
+            takes_slot=roll() > 0.1,
         )
         self.feed(event)
 

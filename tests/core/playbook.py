@@ -20,6 +20,7 @@ from llama_router.core.commands import (
     Command,
     Dispatch,
     Emit,
+    Inspect,
     Kill,
     Notify,
     Reject,
@@ -58,20 +59,32 @@ class Stage:
         models: Iterable[ev.ModelSpec],
         policy: Policy | None = None,
         settings: CoreSettings | None = None,
+        *,
+        inspects: bool = True,
     ) -> None:
         models = tuple(models)
         self.core = Core(models, policy, settings)
         self.auditor = Auditor(models, settings)
         self.now = 0.0
         self.commands: list[Command] = []
+        self.inspects = inspects
+        """Whether models are found in order at once, without a word of it in the commands."""
 
     def handle(self, event: ev.Event) -> list[Command]:
+        commands = self._handle(event)
+        if self.inspects:
+            for each in [each for each in commands if isinstance(each, Inspect)]:
+                commands += self.handle(ev.ModelInspected(each.model, each.inspection))
+            commands = [each for each in commands if not _is_of_inspection(each)]
+        self.commands += commands
+        return commands
+
+    def _handle(self, event: ev.Event) -> list[Command]:
         commands = self.core.handle(event, self.now)
         self.auditor.observe(event, commands)
         check(self.core)
         assert self.core.ledger.timers == self.auditor.timers
         self._compare_memory()
-        self.commands += commands
         return commands
 
     def _compare_memory(self) -> None:
@@ -81,6 +94,12 @@ class Stage:
             booked = {part.device: part.size_bytes for part in model.reserved}
             for part in held:
                 assert booked.get(part.device, 0) >= part.size_bytes, (model, part, booked)
+
+
+def _is_of_inspection(command: Command) -> bool:
+    if isinstance(command, SetTimer | CancelTimer):
+        return command.timer.kind is ev.TimerKind.INSPECTION
+    return isinstance(command, Inspect)
 
 
 def play(models: str, script: str, *, stage: Stage | None = None) -> Stage:
@@ -135,8 +154,14 @@ def parse(line: str) -> ev.Event:  # noqa: PLR0912 - one case for each word of t
     """Read an event as scripts write it."""
     word, *rest = shlex.split(line)
     match word, rest:
-        case "arrive", [number, model, *flags] if not {*flags} - {"notices", "visit"}:
-            return ev.RequestArrived(int(number), model, "visit" not in flags, "notices" in flags)
+        case "arrive", [number, model, *flags] if not {*flags} - {"notices", "visit", "beside"}:
+            return ev.RequestArrived(
+                int(number),
+                model,
+                "visit" not in flags,
+                "notices" in flags,
+                takes_slot="beside" not in flags,
+            )
         case "cancel", [number]:
             return ev.RequestCancelled(int(number))
         case "finish", [number]:
@@ -147,6 +172,10 @@ def parse(line: str) -> ev.Event:  # noqa: PLR0912 - one case for each word of t
             return ev.LoadRequested(int(number), model)
         case "unload", [number, model]:
             return ev.UnloadRequested(int(number), model)
+        case "inspected", [question]:
+            return ev.ModelInspected(*_engine(question))
+        case "inspected", [question, problem]:
+            return ev.ModelInspected(*_engine(question), problem)
         case "models", _:
             return ev.ModelsChanged(specs(" ".join(rest)))
         case "fired", [kind]:
@@ -196,6 +225,8 @@ def render(command: Command) -> str:  # noqa: PLR0912 - one case for each comman
     match command:
         case Spawn(model, generation):
             return f"spawn {model}#{generation}"
+        case Inspect(model, inspection):
+            return f"inspect {model}#{inspection}"
         case Terminate(model, generation):
             return f"terminate {model}#{generation}"
         case Kill(model, generation):
@@ -208,6 +239,8 @@ def render(command: Command) -> str:  # noqa: PLR0912 - one case for each comman
             return f"reject {request_id} {kind.value} retry={retry_after_s:g}"
         case Abort(request_id):
             return f"abort {request_id}"
+        case Notify(request_id, kind, model, None, position) if position is not None:
+            return f"notify {request_id} {kind.value} {model} {position}"
         case Notify(request_id, kind, model, None):
             return f"notify {request_id} {kind.value} {model}"
         case Notify(request_id, kind, model, fraction):

@@ -41,7 +41,7 @@ def test_swap_waits_for_the_last_request_and_says_why() -> None:
         """,
     )
     reasons = [command.reason for command in stage.commands if isinstance(command, Emit)]
-    assert "swap for b" in reasons
+    assert "swap for b: its request is the oldest" in reasons
 
 
 def test_newcomers_for_the_loaded_model_wait_behind_an_older_claim() -> None:
@@ -201,6 +201,7 @@ def test_load_whose_clients_left_is_cancelled_for_another_model() -> None:
         > arrive 1 a
         ...
         > arrive 2 b notices
+        notify 2 queued b 1
         > cancel 1
         unset ready_timeout a#1
         a: starting -> stopping

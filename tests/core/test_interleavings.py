@@ -6,11 +6,15 @@ from itertools import permutations
 import pytest
 
 from llama_router.core.events import EngineReady, EngineReaped, RequestFinished, TimerFired
+from llama_router.core.policies.arrival import ArrivalOrder
+from llama_router.core.policies.base import Policy
+from llama_router.core.policies.benefit import BenefitOrder
+from llama_router.core.settings import CoreSettings
 from tests.core.playbook import Stage, parse, play, specs
 
 SETTINGS = {
     "loading": ("a b", "> arrive 1 a notices\n..."),
-    "loading, others wait": ("a b", "> arrive 1 a\n...\n> arrive 2 b notices\n> arrive 3 a"),
+    "loading, others wait": ("a b", "> arrive 1 a\n...\n> arrive 2 b notices\n...\n> arrive 3 a"),
     "serving, others wait": (
         "a b",
         "> arrive 1 a\n...\n> ready a#1\n...\n> arrive 2 b\n> arrive 3 a",
@@ -69,3 +73,41 @@ def test_each_request_has_one_outcome_in_any_order(setting: str, meeting: str) -
         assert stage.auditor.models == {}, order
         assert stage.auditor.timers == {}, order
         assert stage.core.ledger.requests == {}, order
+
+
+INSPECTIONS = {
+    "answer, cancel, timer": ("inspected b#1", "cancel 2", "fired inspection b#1", "arrive 10 a"),
+    "problem, answer, reload": (
+        "inspected b#1 broken",
+        "inspected b#1",
+        "models a b:2",
+        "arrive 10 b",
+    ),
+    "answer, crash, removal": ("inspected b#1", "exited a#1", "models a", "reaped a#1"),
+    "problem, unload, shutdown": ("inspected b#1 broken", "unload 9 a", "shutdown 5", "cancel 2"),
+    "problem, load, timer": (
+        "inspected b#1 broken",
+        "load 9 b",
+        "fired inspection b#1",
+        "fired backoff b#0",
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", [ArrivalOrder, BenefitOrder])
+@pytest.mark.parametrize("meeting", INSPECTIONS)
+def test_each_request_has_one_outcome_however_an_inspection_ends(
+    meeting: str, policy: type[Policy]
+) -> None:
+    for order in orders(INSPECTIONS[meeting]):
+        stage = Stage(specs("a b"), policy(), CoreSettings(min_residency_s=0.0), inspects=False)
+        play("", "> arrive 1 a\n...\n> ready a#1\n...\n> finish 1\n> arrive 2 b\n...", stage=stage)
+
+        for event in order:
+            stage.handle(parse(event))
+        stage.inspects = True
+        settle_down(stage)
+
+        assert stage.auditor.models == {}, order
+        assert stage.auditor.timers == {}, order
+        assert stage.core.ledger.inspections == {}, order

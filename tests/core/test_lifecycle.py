@@ -39,7 +39,7 @@ def test_exit_during_the_load_fails_all_waiters_at_once_and_cools_after_the_reap
         a: stopping -> cooling
         set backoff a#1 @1
         > arrive 5 a
-        reject 5 model_backing_off retry=0.6
+        reject 5 model_backing_off retry=1
         = a backing_off retry_at=1.0 last_error='exited with status 1'
         @ 1
         > fired backoff a#1
@@ -59,7 +59,7 @@ def test_exit_during_the_load_fails_all_waiters_at_once_and_cools_after_the_reap
 def test_back_off_that_is_over_before_the_reap_is_not_begun() -> None:
     play(
         "a",
-        LOADING + "> exited a#1\n...\n@ 5\n> arrive 2 a\nreject 2 model_backing_off retry=0\n"
+        LOADING + "> exited a#1\n...\n@ 5\n> arrive 2 a\nreject 2 model_backing_off retry=1\n"
         "> reaped a#1\nunset reap_deadline a#1\na: stopping -> unloaded",
     )
 
@@ -410,7 +410,7 @@ def test_trial_waits_for_the_reap_even_when_the_timers_are_late() -> None:
         ...
         @ 1000
         > arrive 6 a
-        reject 6 model_failed retry=0
+        reject 6 model_failed retry=1
         > reaped a#5
         unset reap_deadline a#5
         a: stopping -> failed

@@ -1,17 +1,20 @@
 """Broken variants of the core: each must be noticed by the invariants or the auditor."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from llama_router.core.commands import Dispatch
-from llama_router.core.eviction import Candidate
+from llama_router.core.events import ModelInspected
+from llama_router.core.inspections import Inspections
 from llama_router.core.ledger import Ledger
 from llama_router.core.lifecycle import Lifecycle
 from llama_router.core.machine import Core
 from llama_router.core.memory import Memory
 from llama_router.core.model import Model, Request
 from llama_router.core.policies import benefit
+from llama_router.core.policies.base import Claim
 from llama_router.core.queue import Queue
 from llama_router.core.states import State
 from llama_router.core.swaps import Swaps
@@ -95,9 +98,9 @@ def victim_still_in_use(patch: pytest.MonkeyPatch) -> None:
 def pinned_victim(patch: pytest.MonkeyPatch) -> None:
     weighing = benefit._Weighing
 
-    def all_of_them(self: benefit._Weighing, _readiness: int) -> list[Candidate]:
+    def all_of_them(self: benefit._Weighing, _readiness: int) -> list[Model]:
         return [
-            Candidate(model, 0.0)
+            model
             for model in self._ledger.running.values()
             if model.name not in self._going and model.state is State.READY
         ]
@@ -142,6 +145,56 @@ def outlived_ttl(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lifecycle, "watch_idle", lambda *_: None)
 
 
+def nobody_inspected(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Inspections, "have_passed", lambda *_: True)
+
+
+def problem_overlooked(patch: pytest.MonkeyPatch) -> None:
+    def overlook(self: Core, event: ModelInspected) -> None:
+        if (model := self._swaps.inspections.answered(event)) is not None:
+            self._swaps.inspected(model)
+            self._schedule()
+
+    patch.setattr(Core, "_model_inspected", overlook)
+
+
+def stale_inspection(patch: pytest.MonkeyPatch) -> None:
+    answered = Inspections.answered
+
+    def any_answer(self: Inspections, event: ModelInspected) -> Model | None:
+        inspection = self._ledger.inspections.get(event.model)
+        number = inspection.number if inspection else 0
+        return answered(self, ModelInspected(event.model, number, event.problem))
+
+    patch.setattr(Inspections, "answered", any_answer)
+
+
+def inspected_once_and_for_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Inspections, "end_look", lambda _self: None)
+
+
+def closed_before_the_answer(patch: pytest.MonkeyPatch) -> None:
+    claim = Swaps.claim
+
+    def hasty(self: Swaps, step: Claim) -> None:
+        claim(self, step)
+        self._close_for(step.model)
+
+    patch.setattr(Swaps, "claim", hasty)
+
+
+def answer_never_acted_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Swaps, "_close_for", lambda *_: None)
+
+
+def slots_not_counted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Model, "capacity", property(lambda _model: sys.maxsize))
+
+
+def rider_left_behind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "_take_riders", staticmethod(lambda *_, **__: []))
+
+
 MUTATIONS: list[Patch] = [
     skipped_reserve,
     released_with_the_signal,
@@ -159,6 +212,14 @@ MUTATIONS: list[Patch] = [
     nobody_asks_again,
     dispatched_while_loading,
     outlived_ttl,
+    nobody_inspected,
+    problem_overlooked,
+    stale_inspection,
+    inspected_once_and_for_all,
+    closed_before_the_answer,
+    answer_never_acted_on,
+    slots_not_counted,
+    rider_left_behind,
 ]
 
 

@@ -1,4 +1,5 @@
 from llama_router.core.events import EngineReady, RequestArrived, RequestFinished
+from tests.core.memory_world import devices
 from tests.core.test_swaps import ready, spec, stage_of
 
 
@@ -18,6 +19,7 @@ def test_the_plan_says_who_would_go_and_changes_nothing() -> None:
     assert idle.victims[0].reason.startswith("not used for 7 s")
     assert stage.core.plan("c", 0.0).victims == ()
     assert (stage.core.plan("d", 0.0).fits, stage.core.plan("d", 0.0).wait_s) == (False, None)
+    assert (idle.needs, idle.free) == (devices(gpu=6), devices(gpu=4))
     assert stage.auditor.spawns == ["a"]
 
 

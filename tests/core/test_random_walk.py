@@ -6,7 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from llama_router.core import events as ev
-from llama_router.core.commands import Command, Dispatch, Kill, Settled, Spawn, Terminate
+from llama_router.core.commands import (
+    Command,
+    Dispatch,
+    Inspect,
+    Kill,
+    Settled,
+    Spawn,
+    Terminate,
+)
 from tests.core.playbook import Stage, specs
 
 CONFIGS = ("a/g b/g c/h d", "a/g b/g c/h d:2", "a/h b/g c/h d", "a/g b/g c/h", "a b c d")
@@ -18,6 +26,9 @@ class World:
     def __init__(self, seed: int, stage: Stage | None = None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible walk, no secret
         self.stage = stage or Stage(specs(CONFIGS[0]))
+        self.stage.inspects = False
+        self.questions: list[Inspect] = []
+        """Inspections that nobody has answered."""
         self.next_id = 1
         self.dispatched: dict[int, None] = {}
         self.engines: dict[int, str] = {}
@@ -36,6 +47,7 @@ class World:
             name: self.random.choice((0.0, 0.3, 4.0)) * chance()
             for name in ("crash", "spawn", "timer", "operator", "late", "bounce")
         }
+        self.problem_rate = self.random.choice((0.0, 0.1, 0.5))
 
     def feed(self, event: ev.Event) -> None:
         commands = self.stage.handle(event)
@@ -52,6 +64,8 @@ class World:
                     self.engines[generation] = model
                 case Terminate(_, generation) | Kill(_, generation):
                     self.told_to_end[generation] = None
+                case Inspect():
+                    self.questions.append(command)
                 case _:
                     pass
 
@@ -95,6 +109,15 @@ class World:
             )
         )
         self.feed(what)
+
+    def inspect(self) -> None:
+        if self.questions:
+            which = self.random.randrange(len(self.questions))
+            self.answer(self.questions.pop(which), self.random.random() < self.problem_rate)
+
+    def answer(self, question: Inspect, is_broken: bool = False) -> None:  # noqa: FBT001, FBT002
+        problem = "no such file" if is_broken else ""
+        self.feed(ev.ModelInspected(question.model, question.inspection, problem))
 
     def reap(self, generation: int) -> None:
         model = self.engines[generation]
@@ -157,6 +180,7 @@ class World:
             self.finish: self.finish_rate,
             self.cancel: 0.7,
             self.engine_works: 4.0,
+            self.inspect: 3.0,
             self.time_passes: 0.3,
             self.bounce: self.fault_rate["bounce"],
             self.crash: self.fault_rate["crash"],
@@ -180,6 +204,8 @@ class World:
                     self.reap(generation)
                 else:
                     self.feed(ev.EngineReady(model, generation))
+            while self.questions:
+                self.answer(self.questions.pop())
             self.stage.now += 1.0
             self.fire_due()
 
@@ -231,7 +257,7 @@ def test_the_same_events_cause_the_same_commands() -> None:
 
 def test_walks_see_what_they_are_for() -> None:
     seen: dict[str, None] = {}
-    for seed in range(70):
+    for seed in range(120):
         world = walk(seed)
         for _, commands in world.log:
             for command in commands:

@@ -166,6 +166,7 @@ def test_notices_tell_of_unloading_loading_progress_and_ready() -> None:
         LOADED
         + """
         > arrive 2 b notices
+        notify 2 queued b 1
         a: ready -> stopping
         terminate a#1
         set stop_grace a#1 @2

@@ -16,7 +16,7 @@ _UP = """
 > ready a#1
 ...
 """
-_FIVE_FAILURES = """
+_FOUR_FAILURES = """
 > arrive 1 a
 ...
 > spawn_failed a#1
@@ -45,7 +45,15 @@ _FIVE_FAILURES = """
 @ 15
 > fired backoff a#4
 ...
-> arrive 5 a
+"""
+_FIVE_FAILURES = _FOUR_FAILURES + "> arrive 5 a\n..."
+_IN_PLACE_OF_AN_IDLE_ONE = """
+> arrive 5 b
+...
+> ready b#{generation}
+...
+> finish 5
+> arrive 6 a
 ...
 """
 _STUCK = """
@@ -62,6 +70,14 @@ _STUCK = """
 # For each entry: what leads there, and the one event that makes the transition.
 SCRIPTS = {
     (State.UNLOADED, Trigger.SPAWN): ("", "arrive 1 a"),
+    (State.UNLOADED, Trigger.BACK_OFF): (
+        _IN_PLACE_OF_AN_IDLE_ONE.format(generation=1),
+        "inspected a#1 'no such file'",
+    ),
+    (State.UNLOADED, Trigger.GIVE_UP): (
+        _FOUR_FAILURES + _IN_PLACE_OF_AN_IDLE_ONE.format(generation=5),
+        "inspected a#1 'no such file'",
+    ),
     (State.STARTING, Trigger.ANSWERS): ("> arrive 1 a\n...", "ready a#1"),
     (State.STARTING, Trigger.STOP): ("> arrive 1 a\n...", "unload 2 a"),
     (State.STARTING, Trigger.EXIT): ("> arrive 1 a\n...", "exited a#1"),
@@ -74,7 +90,7 @@ SCRIPTS = {
     (State.DRAINING, Trigger.EXIT): (_UP + "> unload 2 a\n...", "exited a#1"),
     (State.STOPPING, Trigger.REAPED): (_UP + "> finish 1\n> unload 2 a\n...", "reaped a#1"),
     (State.STOPPING, Trigger.BACK_OFF): (_UP + "> exited a#1\n...", "reaped a#1"),
-    (State.STOPPING, Trigger.GIVE_UP): (_FIVE_FAILURES + "> exited a#5\n...", "reaped a#5"),
+    (State.STOPPING, Trigger.GIVE_UP): (_FIVE_FAILURES + "\n> exited a#5\n...", "reaped a#5"),
     (State.STOPPING, Trigger.OVERDUE): (
         "> arrive 1 a\n...\n> fired ready_timeout a#1\n...\n> fired stop_grace a#1\n...",
         "fired reap_deadline a#1",
@@ -84,13 +100,18 @@ SCRIPTS = {
         "fired backoff a#1",
     ),
     (State.COOLING, Trigger.CLEAR): ("> arrive 1 a\n...\n> spawn_failed a#1\n...", "unload 2 a"),
-    (State.FAILED, Trigger.CLEAR): (_FIVE_FAILURES + "> spawn_failed a#5\n...", "unload 6 a"),
+    (State.FAILED, Trigger.CLEAR): (_FIVE_FAILURES + "\n> spawn_failed a#5\n...", "unload 6 a"),
     # Another group is busy, so that the model stays where the trial put it.
     (State.FAILED, Trigger.TRIAL): (
-        _FIVE_FAILURES + "> spawn_failed a#5\n...\n> arrive 6 b\n...\n> ready b#6\n...\n@ 615",
+        _FIVE_FAILURES + "\n> spawn_failed a#5\n...\n> arrive 6 b\n...\n> ready b#6\n...\n@ 615",
         "arrive 7 a",
     ),
-    (State.STUCK, Trigger.REAPED): (_STUCK, "reaped a#1"),
+    (State.STUCK, Trigger.REAPED): (_STUCK + "@ 1", "reaped a#1"),
+    (State.STUCK, Trigger.BACK_OFF): (_STUCK, "reaped a#1"),
+    (State.STUCK, Trigger.GIVE_UP): (
+        _FIVE_FAILURES + "\n> exited a#5\n...\n> fired reap_deadline a#5\n...",
+        "reaped a#5",
+    ),
 }
 
 
@@ -98,7 +119,7 @@ SCRIPTS = {
 def test_every_transition_happens_in_the_real_core(entry: tuple[State, Trigger]) -> None:
     assert entry in SCRIPTS, "a transition without a transcript"
     way, event = SCRIPTS[entry]
-    stage = play("a b", way)
+    stage = play("a b", way, stage=Stage(specs("a b"), inspects=False))
     model = stage.core.ledger.models["a"]
     assert model.state is entry[0]
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from llama_router.core import events as ev
-from llama_router.core.commands import Command, Dispatch, Reject, SetTimer, Spawn, Terminate
+from llama_router.core.commands import (
+    Command,
+    Dispatch,
+    Inspect,
+    Reject,
+    SetTimer,
+    Spawn,
+    Terminate,
+)
 from llama_router.core.machine import Core
 
 
@@ -79,6 +87,8 @@ class Clockwork:
             case Spawn(model, generation):
                 self.loads.append(model)
                 self._push(now + self._loads_s[model], ev.EngineReady(model, generation))
+            case Inspect(model, inspection):
+                self._push(now, ev.ModelInspected(model, inspection))
             case Terminate(model, generation):
                 self._push(now + self._stop_s, ev.EngineReaped(model, generation))
             case SetTimer(timer, at):

@@ -68,8 +68,8 @@ async def test_a_swap_is_told_with_the_engines_own_percentages(
     text = await watching.whole()
     prefix = "[llama-router] "
     assert [notice.removeprefix(prefix) for notice in watching.notices] == [
-        *("Unloading alpha", "Loading beta", "Loading beta: 0 %", "Loading beta: 25 %"),
-        *("Loading beta: 50 %", "Loading beta: 100 %", "beta is ready"),
+        *("Waiting for beta: position 1", "Unloading alpha", "Loading beta", "Loading beta: 0 %"),
+        *("Loading beta: 25 %", "Loading beta: 50 %", "Loading beta: 100 %", "beta is ready"),
     ]
     for event in events(text)[:-1]:
         assert event["object"] == "chat.completion.chunk"

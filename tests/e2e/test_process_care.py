@@ -209,10 +209,10 @@ async def test_an_engine_that_hangs_on_load_is_a_504_for_its_waiters_and_is_ende
     await (await fakes.started("alpha")).gone()
 
 
-async def test_an_engine_that_hangs_before_its_first_byte_is_a_504_after_the_read_timeout(
+async def test_an_engine_that_hangs_before_its_first_byte_is_a_504_after_the_time_for_that(
     start_router: StartRouter,
 ) -> None:
-    router = await start_router(models=("alpha",), router={"read_timeout_s": 0.5})
+    router = await start_router(models=("alpha",), router={"first_byte_timeout_s": 0.5})
     answer = await ask(router, "alpha", fake_fault="hang")
     assert (answer.status_code, error_of(answer)["code"]) == (504, "engine_timeout")
 

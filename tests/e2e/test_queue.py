@@ -93,7 +93,7 @@ async def test_when_all_who_wait_leave_nothing_is_loaded_for_them(
 async def test_a_running_stream_is_never_cut_for_a_swap(
     start_router: StartRouter, fakes: FakeEngines
 ) -> None:
-    router = await start_router("--gate-stream")
+    router = await start_router("--gate-stream", router={"policy": "arrival"})
     stream = asyncio.create_task(
         router.client.post(CHAT, json=body("alpha", stream=True)), name="stream"
     )

@@ -34,10 +34,36 @@ def judge(
         "unable to allocate backend buffer",
         "torch.cuda.OutOfMemoryError: CUDA out of memory.",
         "errno ENOMEM",
+        # llama.cpp, b11434: the lines that its backends write before it gives up.
+        (
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4403.49 MiB on device 0:"
+            " cudaMalloc failed: out of memory"
+        ),
+        "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+        (
+            "llama_init_from_model: failed to initialize the context: failed to allocate buffer for"
+            " kv cache"
+        ),
+        "graph_reserve: failed to allocate compute buffers",
+        "ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 8589934592",
+        "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 137438953504",
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate 8192.00 MB)",
+        "ggml_vulkan: Device memory allocation of size 1073741824 failed.",
+        "Native API failed. Native API returns: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+        "sycl_buffer_type_alloc_buffer: can't allocate 4294967296 Bytes of memory on device",
+        "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
     ],
 )
 def test_out_of_memory_is_recognised(line: str) -> None:
     assert judge(1, "loading", line, "bye")[1] is ExitCause.OUT_OF_MEMORY
+
+
+def test_memory_that_could_not_be_locked_is_no_reason_to_end() -> None:
+    warning = (
+        "warning: failed to mlock 1048576-byte buffer (after previously locking 0 bytes):"
+        " Cannot allocate memory"
+    )
+    assert judge(1, warning, "error: the file is corrupted")[1] is ExitCause.EXITED
 
 
 def test_words_on_memory_mean_nothing_when_it_ended_well_or_was_asked_to() -> None:

@@ -201,3 +201,23 @@ def test_a_guardian_that_the_system_does_not_start_fails_the_spawn_with_its_reas
         await host.close()
 
     uvloop.run(run())
+
+
+def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(tmp_path: Path) -> None:
+    async def run() -> None:
+        listener = Listener()
+        host = GuardianClient(listener, tmp_path)
+        host.spawn(spec("/bin/sh", "-c", "echo here"), hold_stdin=False)
+        guardian = host._guardian
+        assert guardian is not None
+        asking = asyncio.create_task(guardian.owner(1, "127.0.0.1", 1))
+        await asyncio.sleep(0)
+        # The answer is there before the task has noticed its end.
+        asking.cancel()
+        guardian._handle({"event": "owner", "question": 1, "owner": PortOwner.NONE.value})
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await finish(listener)
+        await host.close()
+
+    uvloop.run(run())

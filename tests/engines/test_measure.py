@@ -17,6 +17,7 @@ from llama_router.engines.measure import (
     parse_rollup,
     resident_bytes,
     tree_of,
+    unreclaimable_bytes,
 )
 
 MIB = 2**20
@@ -170,3 +171,14 @@ def test_a_key_changes_with_what_matters_and_with_nothing_else(tmp_path: Path) -
     engine.write_bytes(b"the second build")
     assert measured_key(model, argv, varying=["50001"]).build != key.build
     assert measured_key(None, []) == measured_key(None, [])
+
+
+def test_of_what_cannot_be_taken_back_mapped_files_are_no_part(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text(
+        "Name:\tengine\nVmRSS:\t  900 kB\nRssAnon:\t    100 kB\nRssFile:\t    790 kB\n"
+        "RssShmem:\t      10 kB\n"
+    )
+    if sys.platform == "linux":
+        assert unreclaimable_bytes(7, tmp_path) == 110 * 1024
+    assert unreclaimable_bytes(2**22 + 1) == 0

@@ -114,6 +114,16 @@ async def test_a_silent_control_plane_is_given_up() -> None:
         assert (await client.answer()).status == 500
 
 
+async def test_an_order_may_take_as_long_as_the_load_that_it_waits_for() -> None:
+    async with with_control(read_timeout_s=4.0) as (plane, control):
+        client = await plane.client()
+        client.send(post(b"/admin/load"))
+        side = await control.begin()
+        plane.sweep(3600)
+        await side.send(answer(b'{"success":true}'))
+        assert (await client.answer()).body == b'{"success":true}'
+
+
 async def test_a_log_may_be_silent_for_as_long_as_it_likes() -> None:
     async with with_control(read_timeout_s=30.0) as (plane, control):
         client = await plane.client()
@@ -127,7 +137,7 @@ async def test_a_log_may_be_silent_for_as_long_as_it_likes() -> None:
 
 
 async def test_the_gate_is_asked_about_an_engine_before_it_is_given_up() -> None:
-    async with data_plane(read_timeout_s=30.0) as plane:
+    async with data_plane(read_timeout_s=60.0, first_byte_timeout_s=30.0) as plane:
         client = await plane.client()
         client.send(post())
         await plane.engine.begin()
@@ -141,10 +151,8 @@ async def test_the_gate_is_asked_about_an_engine_before_it_is_given_up() -> None
 class HastyGate(FakeGate):
     """Ends a request before it has told its id."""
 
-    def submit(
-        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
-    ) -> int | None:
-        found = super().submit(waiter, model, may_load=may_load, wants_notices=wants_notices)
+    def submit(self, waiter: Waiter, model: str, **rest: Any) -> int | None:  # noqa: ANN401  # as in FakeGate
+        found = super().submit(waiter, model, **rest)
         waiter.abort(ModelUnloadedError("stopped"))
         return found
 

@@ -20,7 +20,8 @@ def passed(*fields: tuple[bytes, bytes]) -> bytes:
         b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
         b"upgrade", b"http2-settings", b"host", b"content-length", b"expect", b"accept-encoding",
         b"cookie", b"forwarded", b"x-real-ip", b"x-admin-token", b"proxy-authorization",
-        b"proxy-x", b"x-forwarded-for", b"x-forwarded-anything", b"x-llama-router-secret",
+        b"proxy-x", b"x-router-class", b"x-forwarded-for", b"x-forwarded-anything",
+        b"x-llama-router-secret",
     ],
 )  # fmt: skip
 def test_what_is_not_for_engines_stays_here(name: bytes) -> None:

@@ -12,7 +12,12 @@ def test_a_target_is_a_plain_value() -> None:
 
 
 def test_notices_have_the_names_that_the_core_gives_them() -> None:
-    assert {kind.value for kind in NoticeKind} == {"unloading", "loading", "ready"}
+    assert {kind.value for kind in NoticeKind} == {
+        "unloading",
+        "loading",
+        "ready",
+        "queued",
+    }
 
 
 @pytest.mark.asyncio

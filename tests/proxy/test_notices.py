@@ -18,3 +18,8 @@ from llama_router.proxy.notices import notice_text
 )
 def test_a_notice_is_one_line(kind: NoticeKind, fraction: float | None, text: str) -> None:
     assert notice_text(kind, "a/b:Q", fraction) == text
+
+
+def test_who_waits_is_told_its_position() -> None:
+    text = notice_text(NoticeKind.QUEUED, "a/b:Q", None, 3)
+    assert text == "[llama-router] Waiting for a/b:Q: position 3\n"

@@ -235,4 +235,21 @@ def test_the_type_of_a_form_is_told() -> None:
 
 
 def test_peeks_are_plain_values() -> None:
-    assert msgspec.json.encode(peek_json(b'{"model":"a"}')) == b'{"model":"a","stream":false}'
+    assert msgspec.to_builtins(peek_json(b'{"model":"a","ttl":5}')) == {
+        "model": "a",
+        "stream": False,
+        "keep_alive_s": 5.0,
+    }
+
+
+@pytest.mark.parametrize("pad", [b"", PAD], ids=["small", "large"])
+def test_how_long_a_model_is_to_stay_is_found_at_the_top_only(pad: bytes) -> None:
+    for body, seconds in (
+        (b'{"model":"a","keep_alive":"5m"}', 300.0),
+        (b'{"keep_alive":-1,"stream":true}', -1.0),
+        (b'{"model":"a","ttl":60,"keep_alive":null}', 60.0),
+        (b'{"model":"a","x":{"keep_alive":1,"ttl":2}}', None),
+    ):
+        assert peek_json(body + pad).keep_alive_s == seconds
+    with pytest.raises(BadRequestError, match="keep_alive"):
+        peek_json(b'{"model":"a","keep_alive":[]}' + pad)

@@ -7,6 +7,7 @@ from llama_router.proxy.routes import (
     RouteKind,
     classify,
     parse_query,
+    takes_slot,
 )
 
 CONTROL = Route(RouteKind.CONTROL)
@@ -57,6 +58,28 @@ def test_a_request_is_sent_where_it_belongs(line: str, route: Route) -> None:
     method, _, target = line.partition(" ")
     path, _, query = target.partition("?")
     assert classify(method.encode(), path.encode(), query.encode()) == route
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        (b"POST", b"/v1/chat/completions", True),
+        (b"POST", b"/completion", True),
+        (b"POST", b"/infill", True),
+        (b"POST", b"/v1/embeddings", True),
+        (b"POST", b"/v1/messages", True),
+        (b"POST", b"/v1/never-heard-of", True),
+        (b"POST", b"/v1/chat/completions/input_tokens", False),
+        (b"POST", b"/tokenize", False),
+        (b"POST", b"/apply-template", False),
+        (b"GET", b"/slots", False),
+        (b"HEAD", b"/", False),
+    ],
+)
+def test_only_reading_and_writing_takes_a_slot(
+    method: bytes, path: bytes, *, expected: bool
+) -> None:
+    assert takes_slot(method, path) is expected
 
 
 @pytest.mark.parametrize("path", sorted(UNVERSIONED_POSTS))

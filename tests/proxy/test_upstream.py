@@ -256,8 +256,8 @@ async def test_an_engine_that_wants_to_close_is_not_asked_again() -> None:
         assert plane.upstream.idle_count == 0
 
 
-async def test_a_silent_engine_is_given_up() -> None:
-    async with data_plane(read_timeout_s=30.0) as plane:
+async def test_an_engine_that_does_not_begin_to_answer_in_time_is_given_up() -> None:
+    async with data_plane(read_timeout_s=10.0, first_byte_timeout_s=30.0) as plane:
         client, engine = await asked(plane)
         plane.sweep(31)
         assert plane.gate.submissions[0].outcome == ""
@@ -265,6 +265,21 @@ async def test_a_silent_engine_is_given_up() -> None:
         found = await client.answer()
         assert (found.status, b"engine_timeout" in found.body) == (504, True)
         await engine.closed()
+
+
+async def test_a_long_prompt_is_not_given_up_but_its_engine_is_looked_after() -> None:
+    async with data_plane(read_timeout_s=30.0) as plane:
+        client, engine = await asked(plane)
+        submission = plane.gate.submissions[0]
+        # Within the first second the request was sent, which is no silence.
+        for looks, seconds in enumerate((32, 31, 31), 1):
+            plane.sweep(seconds - 1)
+            assert submission.silent_count == looks - 1
+            plane.sweep(1)
+            assert submission.silent_count == looks
+        assert submission.outcome == ""
+        await engine.send(answer(b"[]"))
+        assert (await client.answer()).body == b"[]"
 
 
 async def test_an_engine_that_falls_silent_in_its_stream_is_given_up() -> None:

@@ -12,8 +12,11 @@ import pytest
 import pytest_asyncio
 
 from llama_router.config.schema import Config
+from llama_router.core.policies.arrival import ArrivalOrder
 from llama_router.proxy.server import BindError
 from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
+from llama_router.store import STORE_FILE_NAME
+from llama_router.store.store import Store
 from tests.support.chat import CHAT, body
 from tests.support.fake_engine_control import FakeEngines
 from tests.support.raw_client import RawClient
@@ -67,6 +70,11 @@ def make_router(folder: Path, command: list[str], **settings: Any) -> Router:  #
     return Router(config, state_dir=state_dir, env=env, home=folder, router_executable=folder / "x")
 
 
+def left_in(folder: Path) -> list[Path]:
+    """What a router has left in its state folder that is not to be kept."""
+    return [path for path in (folder / "state").iterdir() if not path.name.startswith("store.")]
+
+
 async def test_it_serves_until_it_is_asked_to_end(tmp_path: Path, fakes: FakeEngines) -> None:
     router = make_router(tmp_path, fakes.command())
     assert await router.start()
@@ -81,7 +89,7 @@ async def test_it_serves_until_it_is_asked_to_end(tmp_path: Path, fakes: FakeEng
         await router.close()
         await router.close()
     assert router.addresses == []
-    assert list((tmp_path / "state").iterdir()) == []
+    assert left_in(tmp_path) == []
     await fakes.engines[0].gone()
 
 
@@ -111,7 +119,7 @@ async def test_a_startup_model_that_is_unknown_or_fails_ends_the_start(
     failing = make_router(tmp_path, fakes.command("--exit-in-load", "3"), startup_model="alpha")
     with pytest.raises(StartError, match=r"startup_model 'alpha': .*exited with status 3"):
         await failing.start()
-    assert list((tmp_path / "state").iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_asked_to_end_while_it_starts_it_does_not_come_up(
@@ -194,3 +202,45 @@ async def test_asked_twice_it_does_not_wait_for_a_slow_client(
         await ending
     await router.close()
     client.reset()
+
+
+async def test_what_the_config_says_of_turns_and_memory_reaches_the_core(
+    tmp_path: Path, fakes: FakeEngines
+) -> None:
+    said = {"max_loaded": 2, "max_wait_s": 7.0, "min_residency_s": 1.0, "max_queue_s": 9.0}
+    settings = {**said, "policy": "arrival", "memory": {"cpu": "3GiB", "cuda0": "2GiB"}}
+    router = make_router(tmp_path, fakes.command(), router=settings)
+    assert await router.start()
+    try:
+        core = router.desk.core
+        assert isinstance(core.policy, ArrivalOrder)
+        assert core.ledger.memory.budgets == {"cpu": 3 * 2**30, "cuda0": 2 * 2**30}
+        found = {name: getattr(core.ledger.settings, name) for name in said}
+        assert found == said
+    finally:
+        await router.close()
+
+
+async def test_a_store_that_another_router_uses_is_said_and_done_without(
+    tmp_path: Path, fakes: FakeEngines, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = make_router(tmp_path, fakes.command())
+    other = Store.open(tmp_path / "state" / STORE_FILE_NAME)
+    try:
+        assert await router.start()
+        await router.desk.load("alpha")
+        assert "is in use by another router" in caplog.text
+        assert router.desk.record is None
+    finally:
+        await router.close()
+        other.close()
+
+
+async def test_requests_are_remembered_unless_the_config_says_no(
+    tmp_path: Path, fakes: FakeEngines
+) -> None:
+    for history in (True, False):
+        router = make_router(tmp_path, fakes.command(), router={"history": history})
+        assert await router.start()
+        assert (router.desk.record is not None) == history
+        await router.close()

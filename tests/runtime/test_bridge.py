@@ -1,17 +1,31 @@
 import asyncio
+import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
+import msgspec
 import pytest
 
-from llama_router.control.facade import ControlError, ModelInfo
-from llama_router.core.events import EngineReady, EngineSpawned, SpawnFailed
+from llama_router.control.facade import HISTORY_MAX_COUNT, ControlError, DeviceInfo, ModelInfo
+from llama_router.core.events import (
+    DeviceBytes,
+    EngineReady,
+    EngineSpawned,
+    FootprintMeasured,
+    SpawnFailed,
+)
+from llama_router.core.machine import Core
+from llama_router.core.settings import CoreSettings
 from llama_router.engines.logs import LogStore
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.runtime.bridge import Bridge
 from llama_router.runtime.desk import Desk
+from llama_router.runtime.engine_room import EngineRoom
+from llama_router.runtime.feed import FOLLOWER_MAX_COUNT
 from llama_router.runtime.roster import RosterModel
-from tests.runtime.test_desk import open_desk
+from llama_router.store.records import RequestRecord
+from llama_router.store.store import StoreError
+from tests.runtime.test_desk import Room, Waiter, open_desk, ready, roster_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -129,3 +143,137 @@ async def test_many_models_are_described_in_portions() -> None:
         turn += 1
     assert len(await asking) == 253
     assert max(turns.count(each) for each in set(turns)) <= 100
+
+
+class OneStore:
+    """A store with these requests."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[tuple[float, int]] = []
+
+    def requests(self, since_s: float, limit: int) -> list[RequestRecord]:
+        self.asked.append((since_s, limit))
+        if self.error is not None:
+            raise self.error
+        return [RequestRecord(time_s=5.0, model="a", total_s=1.5, end="-.-", key="mine")]
+
+
+def open_small_desk() -> tuple[Desk, Room]:
+    """Two models on a device that holds one of them."""
+    desk, room = Desk(), Room()
+    roster = roster_of("a", "b")
+    need = (DeviceBytes("cpu", 60),)
+    specs = [
+        msgspec.structs.replace(spec, memory=need, ttl_s=300.0 if spec.name == "a" else None)
+        for spec in roster.specs()
+    ]
+    settings = CoreSettings(budgets=(DeviceBytes("cpu", 100),))
+    desk.open(Core(specs, settings=settings), roster, cast("EngineRoom", room))
+    return desk, room
+
+
+async def test_devices_and_what_models_hold_of_them() -> None:
+    desk, _room = open_small_desk()
+    bridge, _logs = bridge_over(desk)
+    bridge.total_bytes = {"cpu": 1000}
+    loading = asyncio.create_task(desk.load("a"), name="load")
+    await asyncio.sleep(0)
+    ready(desk, "a", 1)
+    await loading
+    assert (await elsewhere(bridge.info())).devices == (
+        DeviceInfo(
+            name="cpu", total_bytes=1000, budget_bytes=100, reserved_bytes=60, free_bytes=40
+        ),
+    )
+    a, b = [await elsewhere(bridge.model(name)) for name in ("a", "b")]
+    assert (a.memory, a.is_booked, a.is_measured) == ({"cpu": 60}, True, False)
+    assert (b.memory, b.is_booked, b.expires_at_s) == ({"cpu": 60}, False, None)
+    assert a.ttl_s == 300.0
+    assert a.expires_at_s is not None
+    assert a.expires_at_s > 1.7e9
+    desk.post(FootprintMeasured("a", (DeviceBytes("cpu", 70),)))
+    a = await elsewhere(bridge.model("a"))
+    assert (a.memory, a.is_measured) == ({"cpu": 70}, True)
+    assert (await elsewhere(bridge.info())).devices[0].free_bytes == 30
+
+
+async def test_a_plan_says_what_a_request_would_cause_and_causes_nothing() -> None:
+    desk, room = open_small_desk()
+    bridge, _logs = bridge_over(desk)
+    plan = await elsewhere(bridge.plan("b"))
+    assert (plan.model, plan.state, plan.fits, plan.victims) == ("b", "unloaded", True, ())
+    assert (plan.needs, plan.free) == ({"cpu": 60}, {"cpu": 100})
+    assert plan.wait_s == plan.load_cost_s > 0
+    assert room.log == []
+    desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    ready(desk, "a", 1)
+    plan = await elsewhere(bridge.plan("b"))
+    assert [(victim.model, victim.in_flight) for victim in plan.victims] == [("a", 1)]
+    assert plan.free == {"cpu": 40}
+    assert "a" in plan.reason
+    assert [what for what, _ in room.log] == ["spawn a"]
+    with pytest.raises(ControlError) as raised:
+        await elsewhere(bridge.plan("nobody"))
+    assert (raised.value.status, raised.value.code) == (404, "model_not_found")
+
+
+async def test_the_history_is_the_stores_within_its_bound() -> None:
+    desk, _room = open_desk()
+    bridge, _logs = bridge_over(desk)
+    with pytest.raises(ControlError) as raised:
+        await elsewhere(bridge.history(0.0, 10))
+    assert (raised.value.status, raised.value.code) == (404, "not_found")
+    bridge.store = store = OneStore()
+    (record,) = await elsewhere(bridge.history(4.0, 10**9))
+    assert store.asked == [(4.0, HISTORY_MAX_COUNT)]
+    assert json.loads(record) == {
+        "time_s": 5.0,
+        "model": "a",
+        "total_s": 1.5,
+        "end": "-.-",
+        "key": "mine",
+        "tokens_in": None,
+        "tokens_out": None,
+        "queue_s": None,
+        "first_byte_s": None,
+    }
+    bridge.store = OneStore(StoreError("the disk is gone"))
+    with pytest.raises(ControlError, match="the disk is gone") as raised:
+        await elsewhere(bridge.history(0.0, 10))
+    assert (raised.value.status, raised.value.code) == (500, "internal_error")
+
+
+async def test_events_come_as_json_with_the_apis_names_of_states_and_for_one_model_if_asked() -> (
+    None
+):
+    desk, _room = open_desk()
+    bridge, _logs = bridge_over(desk)
+    woken = asyncio.Event()
+    everything = bridge.follow_events(None, woken.set)
+    of_b = bridge.follow_events("b", lambda: None)
+    desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    ready(desk, "a", 1)
+    async with asyncio.timeout(10):
+        await woken.wait()
+    events = [json.loads(line) for line in everything.take()]
+    states = [(one["model"], one["old"], one["new"]) for one in events if one["kind"] == "state"]
+    assert states == [("a", "unloaded", "loading"), ("a", "loading", "loaded")]
+    assert all(one["reason"] and one["time_s"] > 1.7e9 for one in events if one["kind"] == "state")
+    assert of_b.take() == []
+    everything.close()
+    of_b.close()
+    assert not desk.feed.is_followed
+    desk.close()
+
+
+async def test_whoever_follows_one_model_is_told_too_that_events_were_lost() -> None:
+    desk, _room = open_desk()
+    bridge, _logs = bridge_over(desk)
+    follower = bridge.follow_events("b", lambda: None)
+    for _ in range(FOLLOWER_MAX_COUNT + 5):
+        desk.feed.state_changed("a", "ready", "draining", "why")
+    (lost,) = [json.loads(line) for line in follower.take()]
+    assert (lost["kind"], lost["count"]) == ("dropped", 5)
+    follower.close()
+    desk.close()

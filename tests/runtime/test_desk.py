@@ -73,8 +73,10 @@ class Waiter:
     def abort(self, error: RequestError) -> None:
         self.log.append(f"abort {error.code}")
 
-    def notify(self, kind: NoticeKind, model: str, fraction: float | None) -> None:
-        self.log.append((kind, model, fraction))
+    def notify(
+        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
+    ) -> None:
+        self.log.append((kind, model, fraction if position is None else position))
 
 
 def roster_of(*ids: str, **spawn: Any) -> Roster:  # noqa: ANN401 - plain data
@@ -310,3 +312,13 @@ async def test_silence_is_looked_into_only_while_the_request_is_with_an_engine()
     desk.silent(request)
     assert [entry for entry in room.log if entry[0].startswith("doubt")] == [("doubt a", 1)]
     assert desk._places == {}
+
+
+async def test_an_engine_that_gave_no_byte_is_looked_at() -> None:
+    desk, room = open_desk()
+    request = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    assert request is not None
+    ready(desk, "a", 1)
+    desk.bounced(request)
+    # It may live and refuse connections, of which no exit ever tells.
+    assert ("doubt a", 1) in room.log

@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from llama_router.core.events import (
     EngineReaped,
     EngineSpawned,
     Event,
+    ModelInspected,
     SpawnFailed,
 )
 from llama_router.engines import ports
@@ -26,7 +27,7 @@ from llama_router.runtime import engine_room
 from llama_router.runtime.engine_room import ENGINE_HOST, EngineRoom
 from llama_router.runtime.roster import build_roster
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import port_window
+from tests.support.router_process import port_window, process_of
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -220,3 +221,65 @@ async def test_an_engine_that_hangs_is_reported_as_ended_and_one_that_lives_is_n
     assert getattr(ended, "reason", "") == "was silent and does not answer its health check"
     room.kill(1)
     await rooms.event(EngineReaped, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "problem"),
+    [
+        (["/bin/sh", "$port"], None, ""),
+        (["/nowhere/engine", "$port"], None, "/nowhere/engine does not exist"),
+        (["/bin/sh", "$port"], "/nowhere/a.gguf", "/nowhere/a.gguf is gone"),
+        (["/bin/sh", "$path", "$port"], "", "has no file"),
+    ],
+)
+async def test_an_inspection_is_answered_later_with_what_is_wrong(
+    rooms: Rooms, command: list[str], path: str | None, problem: str
+) -> None:
+    room = await rooms.open(command, path=path)
+    room.inspect("a", 7)
+    assert rooms.events == []
+    answer = await rooms.event(ModelInspected, 0)
+    assert isinstance(answer, ModelInspected)
+    assert (answer.model, answer.inspection) == ("a", 7)
+    assert problem in answer.problem
+    assert bool(answer.problem) == bool(problem)
+    assert problem in rooms.logs.text("a")
+
+
+class Watcher:
+    """Keeps what an engine room tells it."""
+
+    def __init__(self, room: EngineRoom, env: Mapping[str, str]) -> None:
+        self.told: list[tuple[str, str, int]] = []
+        self.pids: list[int] = []
+        self._room = room
+        self._env = env
+
+    def ready(self, model: str, generation: int, load_s: float) -> None:
+        assert load_s > 0
+        self.told.append(("ready", model, generation))
+        self.pids = self._room.pids()
+
+    def gone(self, model: str, generation: int) -> None:
+        self.told.append(("gone", model, generation))
+
+    def environment_of(self, model: str) -> Mapping[str, str]:
+        assert model == "a"
+        return self._env
+
+
+async def test_a_watcher_is_told_and_says_what_is_in_the_environment(
+    rooms: Rooms, fakes: FakeEngines
+) -> None:
+    room = await rooms.open(fakes.command())
+    room.watcher = watcher = Watcher(room, {"FROM_THE_WATCHER": "yes"})
+    room.spawn("a", 1)
+    await rooms.event(EngineReady, 1)
+    engine = await fakes.started()
+    assert watcher.pids == [room.pid(1)] == [engine.pid]
+    assert process_of(engine.pid).environ()["FROM_THE_WATCHER"] == "yes"
+    room.kill(1)
+    await rooms.event(EngineReaped, 1)
+    assert watcher.told == [("ready", "a", 1), ("gone", "a", 1)]
+    assert room.pids() == []
+    assert room.pid(1) is None

@@ -8,8 +8,15 @@ import pytest
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.catalog.tiny import write_model
 from llama_router.config.schema import Config
+from llama_router.core.events import DeviceBytes
 from llama_router.engines.launch import OwnerCheck
-from llama_router.runtime.roster import Roster, build_roster, take_demo_stock, take_stock
+from llama_router.runtime.roster import (
+    Figure,
+    Roster,
+    build_roster,
+    take_demo_stock,
+    take_stock,
+)
 
 MakeRoster = Callable[..., Roster]
 
@@ -198,3 +205,47 @@ def test_an_auto_entry_whose_file_is_elsewhere_is_not_dropped_without_a_word(
     (record,) = caplog.records
     assert "'there'" in record.getMessage()
     assert "state: manual" in record.getMessage()
+
+
+def test_with_a_figure_a_model_without_a_group_runs_beside_others(found: CatalogModel) -> None:
+    figure = Figure(memory={"cuda0": 2, "cpu": 1}, load_s=7.0, slots=4)
+    roster = build_roster(config(), [found])
+    (spec,) = roster.specs({"fox": figure}, is_memory_aware=True)
+    assert spec.group == ""
+    assert spec.memory == (DeviceBytes("cpu", 1), DeviceBytes("cuda0", 2))
+    assert (spec.load_cost_s, spec.max_in_flight) == (7.0, 4)
+    (unaware,) = roster.specs({"fox": figure})
+    assert (unaware.group, unaware.memory) == ("model fox", ())
+    (unknown,) = roster.specs({}, is_memory_aware=True)
+    assert (unknown.group, unknown.memory) == ("model fox", ())
+    assert 1.0 < unknown.load_cost_s < 1.1
+    grouped = build_roster(config({"name": "fox", "state": "auto", "group": "g"}), [found])
+    (spec,) = grouped.specs({"fox": figure}, is_memory_aware=True)
+    assert (spec.group, len(spec.memory)) == ("group g", 2)
+
+
+def test_what_the_config_says_of_a_model_reaches_the_core(found: CatalogModel) -> None:
+    said = {
+        "ttl_s": 60,
+        "pinned": True,
+        "priority": 3,
+        "max_in_flight": 2,
+        "max_waiting": 9,
+        "min_residency_s": 4,
+    }
+    entry = {"name": "fox", "state": "auto", **said}
+    roster = build_roster(config(entry, router={"ttl_s": 900}), [found])
+    (spec,) = roster.specs({"fox": Figure(slots=8)})
+    assert {name: getattr(spec, name) for name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("everywhere_s", "own_s", "ttl_s"),
+    [(0, None, None), (900, None, 900), (900, 0, None), (0, 60, 60)],
+)
+def test_the_models_own_ttl_counts_and_zero_is_never(
+    found: CatalogModel, everywhere_s: float, own_s: float | None, ttl_s: float | None
+) -> None:
+    entry = {"name": "fox", "state": "auto", "ttl_s": own_s}
+    (spec,) = build_roster(config(entry, router={"ttl_s": everywhere_s}), [found]).specs()
+    assert spec.ttl_s == ttl_s

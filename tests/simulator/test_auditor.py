@@ -20,7 +20,10 @@ from llama_router.core.commands import (
     Terminate,
 )
 from llama_router.core.invariants import InvariantViolation
+from llama_router.core.model import Request
+from llama_router.core.queue import Queue
 from llama_router.simulator.auditor import Auditor
+from llama_router.simulator.swarm import Swarm
 
 GPU = "gpu0"
 TIMER = ev.Timer(ev.TimerKind.READY_TIMEOUT, "a", 1)
@@ -134,3 +137,68 @@ def test_a_cancelled_request_has_had_its_outcome() -> None:
     auditor.observe(ev.RequestCancelled(1), [])
     assert auditor.open == {}
     assert auditor.outcomes == {"cancelled": 1}
+
+
+def arrival(request_id: int, **changes: object) -> ev.RequestArrived:
+    return ev.RequestArrived(request_id, "a", **changes)  # type: ignore[arg-type]  # as the test means
+
+
+def test_who_came_first_is_served_first() -> None:
+    auditor = auditor_after(1)
+    auditor.observe(arrival(2), [])
+    ready = [CancelTimer(TIMER), Emit("a", "starting", "ready", "x")]
+    with pytest.raises(InvariantViolation, match="served first"):
+        auditor.observe(ev.EngineReady("a", 1), [*ready, Dispatch(2, "a", 1)])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [arrival(2, key="k"), arrival(2, priority=1), arrival(2, is_batch=True)],
+    ids=["of another key", "of a higher priority", "of another class"],
+)
+def test_others_have_a_lane_of_their_own(other: ev.RequestArrived) -> None:
+    auditor = auditor_after(1)
+    auditor.observe(other, [])
+    ready = [CancelTimer(TIMER), Emit("a", "starting", "ready", "x")]
+    auditor.observe(ev.EngineReady("a", 1), [*ready, Dispatch(2, "a", 1), Dispatch(1, "a", 1)])
+    assert set(auditor.dispatched) == {1, 2}
+
+
+def crash_and_restart(auditor: Auditor, end: ev.Event, now: float) -> None:
+    cooling = [Emit("a", "starting", "stopping", "x"), Emit("a", "stopping", "cooling", "x")]
+    auditor.observe(end, [CancelTimer(TIMER), *cooling], 10.0)
+    if not isinstance(end, ev.SpawnFailed):
+        auditor.observe(ev.EngineReaped("a", 1), [], 10.0)
+    again = [Emit("a", "cooling", "unloaded", "x"), Emit("a", "unloaded", "starting", "x")]
+    auditor.observe(arrival(3), [*again, Spawn("a", 2)], now)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [ev.EngineExited("a", 1, "crashed"), ev.SpawnFailed("a", 1, "x"), ev.EngineReaped("a", 1)],
+    ids=["exited", "not spawned", "only reaped"],
+)
+def test_nothing_is_started_again_and_again(end: ev.Event) -> None:
+    with pytest.raises(InvariantViolation, match="followed by a pause"):
+        crash_and_restart(auditor_after(1), end, 10.5)
+    crash_and_restart(auditor_after(1), end, 11.0)
+
+
+def test_a_lost_address_may_be_tried_again_at_once() -> None:
+    lost = ev.EngineExited("a", 1, "x", ev.ExitCause.ADDRESS_IN_USE)
+    crash_and_restart(auditor_after(1), lost, 10.0)
+
+
+def _newest(queue: Queue) -> Request:
+    return next(reversed(list(queue)))
+
+
+def walk(seeds_count: int) -> None:
+    for seed in range(seeds_count):
+        Swarm(seed).run()
+
+
+def test_walks_find_a_core_that_serves_the_last_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Queue, "_next", _newest)
+    with pytest.raises(InvariantViolation, match="served first"):
+        walk(200)

@@ -4,13 +4,17 @@ import pytest
 from llama_router.core.settings import CoreSettings
 from llama_router.simulator.experiments import (
     GENERATORS,
+    Case,
     Shape,
+    bounds,
     compare,
     play,
     rate_for_attainment,
     skewed,
     two_alternating,
 )
+from llama_router.simulator.fleet import GB, Fleet, Machine, SimulatedModel
+from llama_router.simulator.generate import alternating
 from llama_router.simulator.world import FaultRates
 
 SMALL = Shape(models_count=8, requests_count=150, room_for=3)
@@ -25,6 +29,48 @@ def test_alternating_requests_are_done_much_sooner_than_one_by_one() -> None:
     assert strict.makespan_s >= 2.7 * batched.makespan_s
     # The bound: patience, one drain, one load.
     assert max(batched.waits_s) <= 20.0 + 0.2 + 2.0
+
+
+@pytest.mark.parametrize("load_s", [2.0, 8.0])
+def test_however_many_models_are_wanted_at_once_loading_does_not_take_all_the_time(
+    load_s: float,
+) -> None:
+    models = tuple(SimulatedModel(name, 10 * GB, load_s=load_s) for name in "abc")
+    fleet = Fleet(Machine(16 * GB, stop_s=0.0), models)
+    result = play(Case(fleet, list(alternating("abc", 200, 0.1))), "benefit")
+    # The patience, and for each of the three a load, a turn as long, and the last of its requests.
+    assert max(result.waits_s) <= 20.0 + 3 * (2 * load_s + 0.2)
+    assert result.loads <= 10
+
+
+def test_a_lone_client_who_alternates_never_waits_for_more_than_a_load() -> None:
+    models = tuple(SimulatedModel(name, 10 * GB, load_s=2.0) for name in "ab")
+    fleet = Fleet(Machine(16 * GB, stop_s=0.0), models)
+    # One client, one request at a time, each when the one before it has been answered.
+    result = play(Case(fleet, list(alternating("ab", 40, 3.0))), "benefit")
+    assert max(result.waits_s) == pytest.approx(2.0)
+
+
+def test_on_a_skewed_trace_little_is_lost_against_knowing_what_is_popular() -> None:
+    cases = [skewed(Shape(requests_count=1000, rate_per_s=0.05), seed) for seed in range(40, 46)]
+    benefit, count, by_bytes = compare(cases, ["benefit", "lru-count", "lru-bytes"])
+    least = bounds(cases)
+    assert least.without_foresight_s is not None
+    # Half of what LRU by count loads is out of reach for whoever does not know the future.
+    assert count.load_time_s < 2.0 * least.without_foresight_s
+    assert count.load_time_s > 2.0 * least.in_order_s
+    assert benefit.load_time_s < 1.25 * least.without_foresight_s
+    assert count.load_time_s > 1.5 * benefit.load_time_s
+    assert by_bytes.load_time_s > 1.15 * benefit.load_time_s
+
+
+def test_more_answers_are_in_time_where_half_are_in_the_order_of_arrival() -> None:
+    shape = Shape(requests_count=400)
+    rate = rate_for_attainment(skewed, shape, 7, "arrival")
+    case = skewed(msgspec.structs.replace(shape, rate_per_s=rate), 7)
+    attained = {name: play(case, name).slo_attainment(10.0) for name in ("arrival", "benefit")}
+    assert 0.4 < attained["arrival"] < 0.6
+    assert attained["benefit"] > 1.4 * attained["arrival"]
 
 
 @pytest.mark.parametrize("generator", GENERATORS)

@@ -2,8 +2,15 @@ import pytest
 
 from llama_router.simulator.baselines import LruRouter
 from llama_router.simulator.fleet import Fleet, Machine, SimulatedModel, random_fleet
-from llama_router.simulator.generate import names, zipf
-from llama_router.simulator.optimum import TooLargeError, fractional, in_order, with_batching
+from llama_router.simulator.generate import names, zipf, zipf_shares
+from llama_router.simulator.optimum import (
+    MAX_MODELS_COUNT,
+    TooLargeError,
+    fractional,
+    in_order,
+    with_batching,
+    without_foresight,
+)
 from llama_router.simulator.trace import TraceRequest
 from llama_router.simulator.world import World
 
@@ -69,3 +76,35 @@ def test_too_large_a_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     many = random_fleet(names(12), 0)
     with pytest.raises(TooLargeError):
         in_order(many, list(zipf(names(12), 100, 1.0, 0)))
+
+
+def test_too_many_models_are_refused_at_once() -> None:
+    count = MAX_MODELS_COUNT + 1
+    many = random_fleet(names(count), 0)
+    with pytest.raises(TooLargeError):
+        in_order(many, [TraceRequest(float(n), name) for n, name in enumerate(names(count))])
+
+
+def test_without_foresight_the_best_is_to_keep_what_is_likely() -> None:
+    models = fleet(2, a=(1, 1.0), b=(1, 1.0), c=(1, 1.0))
+    shares = {"a": 0.5, "b": 0.3, "c": 0.2}
+    # After a or b both are there; after c only c and a are, so that 0.3 s is lost and 0.2 s not.
+    assert without_foresight(models, shares) == pytest.approx(0.8 * 0.2 + 0.2 * 0.3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_router_without_foresight_beats_it_in_the_long_run(seed: int) -> None:
+    few = random_fleet(names(7), seed, room_for=3)
+    least_s = 2000 * without_foresight(few, zipf_shares(names(7), seed))
+    requests = list(zipf(names(7), 2000, 0.01, seed))
+    for by_count in (True, False):
+        router = LruRouter(few, by_count=by_count, in_order=True)
+        assert World(few, router).run(requests).load_time_s > least_s
+
+
+def test_the_best_set_is_found_where_the_dearest_by_size_does_not_belong_to_it() -> None:
+    models = fleet(10, last=(1, 0.0), a=(6, 7.0), b=(5, 5.0), c=(4, 4.0))
+    shares = {"last": 1.0, "a": 1.0, "b": 1.0, "c": 1.0}
+    # Beside `last` there is room for b and c, worth 9, but not for a and another.
+    kept = {"last": 9.0, "a": 7.0 + 4.0, "b": 9.0, "c": 11.0}
+    assert without_foresight(models, shares) == pytest.approx(16.0 - sum(kept.values()))

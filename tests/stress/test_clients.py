@@ -1,12 +1,15 @@
 """The clients against a server that plays the router."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from llama_router.stress import settings
+from llama_router.stress.books import Books
 from llama_router.stress.clients import Clients
 from llama_router.stress.tally import Tally
 from llama_router.stress.verdict import words
@@ -15,10 +18,16 @@ pytestmark = pytest.mark.asyncio
 DEADLINE_S = 30.0
 
 
-def answer_of(method: str, path: str, body: dict[str, object], speaker: str) -> tuple[int, object]:
+def answer_of(
+    method: str, path: str, body: dict[str, object], speaker: str, key: str
+) -> tuple[int, object]:
     model = str(body.get("model", ""))
+    if key not in [f"Bearer {each.key}" for each in settings.KEYS]:
+        return 401, {}
     if method == "GET" or path.startswith("/admin"):
         return 200, {}
+    if model == settings.BROKEN_MODEL:
+        return 503, {"error": {"code": "model_load_failed"}}
     if model == "zulu":
         return 404, {"error": {"code": "model_not_found"}}
     if "max_tokens" not in body or body.get("stream") or "fake_fault" in body:
@@ -40,7 +49,8 @@ async def router(speaker: str = "") -> AsyncIterator[int]:
             length = head.lower().partition("content-length: ")[2].partition("\r")[0]
             body = json.loads(await reader.readexactly(int(length)) if length else b"{}")
             method, path, _ = head.split(" ", 2)
-            status, value = answer_of(method, path, body, speaker)
+            key = head.partition("Authorization: ")[2].partition("\r")[0]
+            status, value = answer_of(method, path, body, speaker, key)
             data = json.dumps(value).encode()
             writer.write(
                 f"HTTP/1.1 {status} x\r\nConnection: close\r\n"
@@ -72,7 +82,8 @@ async def test_every_kind_of_client_is_content_with_a_good_router(
         assert await clients.ask_well("alpha") == ""
         await clients.unload("alpha")
     assert tally.violations == []
-    assert {"ok chat", "ok listing", "ok unknown model", "left"} <= set(tally.outcomes)
+    expected = {"ok chat", "ok listing", "ok plan", "ok unknown model", "ok intruder", "left"}
+    assert expected <= set(tally.outcomes)
 
 
 async def test_another_models_words_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +118,23 @@ async def test_a_router_that_does_not_answer_is_a_violation(
         await clients.finish()
     assert set(tally.outcomes) == {"no answer"}
     assert "faulty" in tally.violations[0]
+
+
+@pytest.mark.parametrize("has_fault", [True, False])
+async def test_an_error_without_a_fault_is_a_violation(
+    monkeypatch: pytest.MonkeyPatch, *, has_fault: bool
+) -> None:
+    monkeypatch.setattr("llama_router.stress.clients._KINDS", {"stream": 1})
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 100.0)
+    tally = Tally()
+    books = Books(settings.setup(0).rules(), tally.violate)
+    async with asyncio.timeout(DEADLINE_S), router() as port:
+        clients = Clients(port, 1, tally, books)
+        with contextlib.ExitStack() as stack:
+            if has_fault:
+                for model in settings.MODELS:
+                    stack.enter_context(books.fault(model.name))
+            await clients.run(0.1)
+            await clients.finish()
+    assert set(tally.outcomes) == {"error engine_crashed"}
+    assert bool(tally.violations) is not has_fault

@@ -8,6 +8,7 @@ import pytest
 
 from llama_router.stress import behaviour, fake_engine
 from llama_router.stress.behaviour import Behaviour
+from llama_router.stress.books import Books, Rules
 from llama_router.stress.director import Director
 from llama_router.stress.wire import Answer, connect
 from tests.conformance.harness import free_port
@@ -53,6 +54,18 @@ async def test_engines_start_healthy_and_end_with_the_director() -> None:
             assert director.started_count == 1
         await process.communicate()
     assert process.returncode == 0
+
+
+async def test_engines_are_in_the_books_as_long_as_they_live() -> None:
+    found: list[str] = []
+    books = Books(Rules({"alpha": 2}, {}, budget_bytes=1), found.append)
+    async with asyncio.timeout(DEADLINE_S), Director(1, books=books) as director:
+        for _ in range(2):
+            process = await start(director, free_port())
+            await until_ready(process)
+            process.kill()
+            await process.communicate()
+    assert found == ["together beyond the memory there is: alpha"] * 2
 
 
 @pytest.mark.parametrize(("end", "status"), [("kill", -9), ("exit", 3), ("crash", -11)])

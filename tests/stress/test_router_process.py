@@ -31,7 +31,8 @@ async def test_it_runs_in_a_home_of_its_own_and_is_measured(short_path: Path) ->
     async with asyncio.timeout(DEADLINE_S), Director(1) as director:
         async with running_router(short_path, director.address, mark) as router:
             client = await connect(router.port)
-            answer = await client.request("GET", "/v1/models")
+            key = {"Authorization": f"Bearer {settings.KEYS[0].key}"}
+            answer = await client.request("GET", "/v1/models", None, key)
             for model in settings.MODELS:
                 assert f'"id":"{model.name}"'.encode() in answer.body
             assert len(router.sockets()) == 1
@@ -61,7 +62,7 @@ async def test_whatever_happens_it_is_ended(short_path: Path) -> None:
 async def test_a_router_that_does_not_start_says_why(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "router_config", lambda **_: {"version": "7"})
+    monkeypatch.setattr(settings, "router_config", lambda _place: {"version": "7"})
     async with asyncio.timeout(DEADLINE_S), Director(1) as director:
         with pytest.raises(RouterStartError, match="version"):
             async with running_router(short_path, director.address, "test-start"):

@@ -13,7 +13,7 @@ from llama_router.proxy.errors import (
     ModelNotFoundError,
     RequestError,
 )
-from llama_router.proxy.gate import NoticeKind, Target, Waiter
+from llama_router.proxy.gate import ANYBODY, Caller, Ended, NoticeKind, Target, Waiter
 from llama_router.proxy.upstream import Upstream
 
 
@@ -26,6 +26,9 @@ class Submission:
     model: str
     may_load: bool
     wants_notices: bool
+    caller: Caller = ANYBODY
+    keep_alive_s: float | None = None
+    takes_slot: bool = True
     dispatch_count: int = 0
     bounce_count: int = 0
     silent_count: int = 0
@@ -51,6 +54,8 @@ class FakeGate:
         self.ambiguous: set[str] = set()
         self.root: str | None = None
         self.closed_paths: set[str] = set()
+        self.has_history = True
+        self.history: list[Ended] = []
         self.submissions: list[Submission] = []
         self._arrived: asyncio.Queue[Submission] = asyncio.Queue()
 
@@ -77,9 +82,26 @@ class FakeGate:
             raise EndpointNotAllowedError(f"{path} is closed for {model}")
 
     def submit(
-        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
+        self,
+        waiter: Waiter,
+        model: str,
+        *,
+        may_load: bool,
+        wants_notices: bool,
+        caller: Caller = ANYBODY,
+        keep_alive_s: float | None = None,
+        takes_slot: bool = True,
     ) -> int | None:
-        submission = Submission(len(self.submissions) + 1, waiter, model, may_load, wants_notices)
+        submission = Submission(
+            len(self.submissions) + 1,
+            waiter,
+            model,
+            may_load,
+            wants_notices,
+            caller,
+            keep_alive_s,
+            takes_slot,
+        )
         self.submissions.append(submission)
         self._arrived.put_nowait(submission)
         if not self.holds:
@@ -109,6 +131,13 @@ class FakeGate:
         assert submission.dispatch_count, "silent, but never dispatched"
         submission.silent_count += 1
 
+    def wants_record(self) -> bool:
+        return self.has_history
+
+    def remember(self, ended: Ended) -> None:
+        assert self.has_history
+        self.history.append(ended)
+
     # --- what a test does with it
 
     async def arrived(self) -> Submission:
@@ -126,9 +155,13 @@ class FakeGate:
         submission.waiter.reject(error)
 
     def notify(
-        self, submission: Submission, kind: NoticeKind, fraction: float | None = None
+        self,
+        submission: Submission,
+        kind: NoticeKind,
+        fraction: float | None = None,
+        position: int | None = None,
     ) -> None:
-        submission.waiter.notify(kind, submission.model, fraction)
+        submission.waiter.notify(kind, submission.model, fraction, position)
 
     def check(self) -> None:
         """Every request has ended, once."""

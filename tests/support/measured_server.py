@@ -17,10 +17,11 @@ from typing import IO, Any
 from llama_router.engines import measure
 from tests.support.tools import llama_server_path
 
-_REQUEST_TIMEOUT_S = 100
+_REQUEST_TIMEOUT_S = 300  # seconds when the machine has nothing else to do
 _END_TIMEOUT_S = 10
 _MIB_BYTES = 2**20
 _BYTE_TOKEN = 100
+_BYTE_TOKENS = 100  # that far apart are those of different prompts at most
 _BUFFER = re.compile(r" (model|KV|RS|compute|output) buffer size = +([0-9.]+) MiB")
 
 
@@ -32,9 +33,10 @@ class MeasuredServer:
     pid: int
     logged_bytes: dict[str, int] = field(default_factory=dict)
 
-    def prefill(self, tokens: int) -> None:
-        """Have it read a prompt of so many tokens and say one."""
-        self._post("/completion", {"prompt": [_BYTE_TOKEN] * tokens, "n_predict": 1})
+    def prefill(self, tokens: int, *, first: int = 0) -> None:
+        """Have it read a prompt of so many tokens and say one; ``first`` makes different ones."""
+        prompt = [_BYTE_TOKEN + first % _BYTE_TOKENS] * tokens
+        self._post("/completion", {"prompt": prompt, "n_predict": 1})
 
     def show_picture(self, pixels: int, text_tokens: int) -> None:
         """Have it look at a square picture beside a text of so many tokens."""

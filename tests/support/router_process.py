@@ -24,6 +24,8 @@ from typing import Any
 import httpx2
 import psutil
 
+from llama_router.catalog.tiny import write_model
+
 # Long for a healthy machine under load, short for a test that waits in vain.
 DEADLINE_S = 20.0
 HOST = "127.0.0.1"
@@ -78,17 +80,24 @@ def write_config(
     router: Mapping[str, Any] | None = None,
     **rest: object,
 ) -> Path:
-    """Write a config over ``manual`` models, each with a file of its own unless it says a path."""
+    """Write a config over ``manual`` models, each with a file of its own unless it says a path.
+
+    Models run alone, unless ``router`` says something else: fakes need next to no memory.
+    """
     entries = []
     for name, settings in (models or {}).items():
         entry = {"name": name, "state": "manual", **settings}
         if "path" not in entry:
             file = folder / "models" / f"{name.replace('/', '_')}.gguf"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+            if command is not None:
+                file.touch()
+            elif not file.exists():
+                write_model(file, name, name=name)
             entry["path"] = str(file)
         entries.append(entry)
-    content: dict[str, Any] = {"version": "1.0", "router": dict(router or {}), "models": entries}
+    settings = {"memory_aware": False, **(router or {})}
+    content: dict[str, Any] = {"version": "1.0", "router": settings, "models": entries}
     if command is not None:
         content["default_spawn"] = {"command": command}
     path = folder / "router.json"

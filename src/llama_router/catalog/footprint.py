@@ -4,16 +4,18 @@ The files are not loaded and no engine is started. What an engine takes once it 
 known by measuring it: this says what to expect before that.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from llama_router.catalog import footprint_buffers as buffers
 from llama_router.catalog import footprint_placement as placement
-from llama_router.catalog.footprint_arguments import LaunchArguments
+from llama_router.catalog.footprint_arguments import LaunchArguments, parse_arguments
 from llama_router.catalog.footprint_layers import layers_of, window_tokens
 from llama_router.catalog.footprint_placement import CPU, PURPOSES, Gpu
 from llama_router.catalog.footprint_projector import projector_bytes
+from llama_router.catalog.footprint_prompts import kept_prompts
 from llama_router.catalog.gguf_reader import GgufInfo, read_gguf
 
 _MIB_BYTES = 2**20
@@ -27,9 +29,6 @@ _BYTES_PER_TOKEN = 160
 _BYTES_PER_MERGE = 200
 # llama_kv_cells: position, sequences, and a tree node for each used cell.
 _BYTES_PER_CELL = 100
-# What one long prompt leaves: two, near its end. More come with every further turn; see
-# Footprint.may_grow_bytes.
-_USUAL_CHECKPOINTS = 2
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -51,6 +50,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed on one device, in bytes, by purpose.
 
     ``draft`` is all of the draft model; ``overhead`` the engine itself and its vocabulary.
+    ``kept_prompts``: what llama-server will keep of prompts once it has read some, beyond
+    ``total``; see `llama_router.catalog.footprint_prompts`.
     """
 
     device: str
@@ -63,18 +64,35 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     projector: int = 0
     draft: int = 0
     overhead: int = 0
+    kept_prompts: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All that is taken once one prompt has filled the context."""
         return sum(getattr(self, purpose) for purpose in PURPOSES)
+
+    @property
+    def lasting(self) -> int:
+        """All that is to be expected in the long run."""
+        return self.total + self.kept_prompts
+
+    @property
+    def by_use(self) -> int:
+        """What of it an engine that has done nothing yet does not hold.
+
+        RAM is taken when it is first written to, and a graph's buffers are by requests only;
+        graphics cards give theirs at once.
+        """
+        if self.device != CPU:
+            return 0
+        return self.kept_prompts + self.checkpoints + self.compute + self.output
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """What a model needs on each device, CPU first, and how its context is laid out.
 
-    ``may_grow_bytes``: what llama-server may take in RAM beyond that, at most, for prompts it has
-    seen (``--cache-ram``, ``--ctx-checkpoints``). ``notes`` are for people.
+    ``may_grow_bytes``: what llama-server may take in RAM beyond all that, at most, for prompts it
+    has seen (``--cache-ram``, ``--ctx-checkpoints``). ``notes`` are for people.
     """
 
     needs: tuple[Need, ...]
@@ -87,13 +105,41 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """All devices together."""
+        """All devices together, once one prompt has filled the context."""
         return sum(need.total for need in self.needs)
 
     @property
     def by_device(self) -> dict[str, int]:
-        """What is needed on each device, in bytes."""
+        """What is taken of each device once one prompt has filled the context, in bytes."""
         return {need.device: need.total for need in self.needs}
+
+    def reserve(self, budgets: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Give what to keep free for the engine on each device, in bytes.
+
+        That is what it takes in the long run; but prompts that it might keep do not make a model
+        too large for a device whose budget has room for the rest.
+        """
+        found = {}
+        for need in self.needs:
+            budget = (budgets or {}).get(need.device, need.lasting)
+            found[need.device] = max(need.total, min(need.lasting, budget))
+        return found
+
+    def reserve_measured(
+        self, peak: Mapping[str, int], budgets: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """Give what to keep for an engine of which ``peak`` is the most that was seen so far.
+
+        It may have done little yet: what only comes with use is added, unless that is more than
+        was expected in the first place. So an estimate that is too high is corrected, and a young
+        engine is not taken for a small one.
+        """
+        found = self.reserve(budgets)
+        by_use = {need.device: need.by_use for need in self.needs}
+        for device, size_bytes in peak.items():
+            expected = found.get(device, 0)
+            found[device] = max(size_bytes, min(expected, size_bytes + by_use.get(device, 0)))
+        return found
 
 
 def read_model(path: Path, arguments: LaunchArguments, *, parts: tuple[Path, ...] = ()) -> Model:
@@ -101,15 +147,32 @@ def read_model(path: Path, arguments: LaunchArguments, *, parts: tuple[Path, ...
 
     ``parts`` are all files of a split model. Raises `GgufError`. Blocks on the disk.
     """
-    info = read_gguf(path)
+    moved = placement.moved_tensors(arguments)
+    info = read_gguf(path, moved)
     tensors = info.tensors
     for part in parts:
         if part != path:
-            tensors = tensors.plus(read_gguf(part).tensors)
+            tensors = tensors.plus(read_gguf(part, moved).tensors)
     info = msgspec.structs.replace(info, tensors=tensors, tensor_bytes=tensors.total)
     mmproj = read_gguf(arguments.mmproj) if arguments.mmproj and arguments.use_mmproj else None
     draft = read_gguf(arguments.draft) if arguments.draft else None
     return Model(info, mmproj, draft)
+
+
+def expect(
+    path: Path,
+    command: Sequence[str],
+    *,
+    parts: tuple[Path, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    machine: Machine | None = None,
+) -> Footprint:
+    """Say what a model needs when a llama-server is started for it by this command.
+
+    Raises `GgufError` and `ArgumentsError`. Blocks on the disk.
+    """
+    arguments = parse_arguments(command, environment)
+    return estimate(read_model(path, arguments, parts=parts), arguments, machine)
 
 
 def estimate(model: Model, arguments: LaunchArguments, machine: Machine | None = None) -> Footprint:
@@ -142,7 +205,7 @@ def estimate(model: Model, arguments: LaunchArguments, machine: Machine | None =
         found = at(ctx_tokens, gpu_layers)
         notes.append(f"--fit takes {ctx_tokens} tokens of context instead of {wanted}")
         wanted = ctx_tokens
-    if gpus and arguments.gpu_layers < 0 and not _fits(found, room):
+    if gpus and not arguments.is_placed and not _fits(found, room):
         # Each card gets what it has room for, instead of its share by free memory.
         roomy = tuple(Gpu(gpu.name, max(room[gpu.name], 0)) for gpu in gpus)
         fewest, most = 0, gpu_layers
@@ -210,12 +273,7 @@ def _estimate_at(
         placement.add(needs, head, into="draft")
     if model.draft is not None:
         draft_layers = arguments.draft_gpu_layers
-        own = msgspec.structs.replace(
-            arguments,
-            cache_type_k=arguments.draft_cache_type_k,
-            cache_type_v=arguments.draft_cache_type_v,
-            gpu_layers=draft_layers,
-        )
+        own = arguments.of_draft()
         count = len(layers_of(model.draft)) + 1
         on_gpu = (min(draft_layers, count) if draft_layers >= 0 else count) if gpus else 0
         laid_out = buffers.context_of(model.draft, own, ctx_tokens)
@@ -224,10 +282,9 @@ def _estimate_at(
     if model.mmproj is not None:
         target = gpus[0].name if gpus and arguments.mmproj_offload else CPU
         needs[target]["projector"] += projector_bytes(model.mmproj)
-    layers = layers_of(info)
-    checkpoint = buffers.checkpoint_bytes(layers, info, context, arguments)
-    usual = min(arguments.checkpoints, _USUAL_CHECKPOINTS)
-    needs[CPU]["checkpoints"] = checkpoint * usual
+    kept = kept_prompts(info, model.draft, arguments, context)
+    needs[CPU]["checkpoints"] = kept.checkpoints
+    needs[CPU]["kept_prompts"] = kept.counted
     vocabularies = [each for each in (info, model.draft) if each is not None]
     needs[CPU]["overhead"] = (
         _PROCESS_BYTES
@@ -246,20 +303,13 @@ def _estimate_at(
         slots=slots,
         is_unified=is_unified,
         gpu_layers=gpu_layers,
-        may_grow_bytes=_growth_bytes(arguments, checkpoint, usual, slots),
+        may_grow_bytes=kept.most - kept.counted,
         notes=_notes(info, arguments),
     )
 
 
-def _growth_bytes(arguments: LaunchArguments, checkpoint: int, usual: int, slots: int) -> int:
-    cached = max(arguments.cache_ram_mib, 0) * _MIB_BYTES
-    return cached + checkpoint * max(arguments.checkpoints * slots - usual, 0)
-
-
 def _notes(info: GgufInfo, arguments: LaunchArguments) -> tuple[str, ...]:
     notes = []
-    if arguments.cache_ram_mib < 0:
-        notes.append("--cache-ram -1: the cache of prompts may grow without a limit")
     if info.sliding_window and not window_tokens(info) and arguments.ctx_size != 0:
         notes.append("llama.cpp makes no use of this model's sliding window")
     return tuple(notes)

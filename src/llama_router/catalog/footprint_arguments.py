@@ -5,6 +5,7 @@ As in llama.cpp, options also come from the environment, the command line wins o
 last of several wins.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +34,10 @@ class LaunchArguments(msgspec.Struct, frozen=True, kw_only=True):
 
     ``ctx_size`` 0 is the model's; None is that too, and ``fit`` may take less. ``slots`` -1 is
     automatic: four, and ``kv_unified``. ``gpu_layers`` -1: as many as fit, -2: all.
-    ``cpu_moe_layers``: how many of the first layers leave their experts in RAM.
-    ``cache_ram_mib`` -1: no limit.
+    ``cpu_moe_layers`` and ``cpu_ffn_layers``: how many of the first layers leave their experts, or
+    their dense feed-forward networks, in RAM. ``overrides``: patterns of tensors' names, each with
+    the device for them (``--override-tensor``).
+    ``cache_ram_mib`` -1: no limit in bytes; it and ``checkpoints`` are None where nothing is said.
     """
 
     ctx_size: int | None = None
@@ -54,12 +57,14 @@ class LaunchArguments(msgspec.Struct, frozen=True, kw_only=True):
     main_gpu: int = 0
     devices: tuple[str, ...] | None = None
     cpu_moe_layers: int = 0
+    cpu_ffn_layers: int = 0
+    overrides: tuple[tuple[str, str], ...] = ()
     fit: bool = True
     fit_target_mib: int = 1024
     fit_ctx: int = 4096
     embedding: bool = False
-    checkpoints: int = 32
-    cache_ram_mib: int = 8192
+    checkpoints: int | None = None
+    cache_ram_mib: int | None = None
     model: Path | None = None
     mmproj: Path | None = None
     use_mmproj: bool = True
@@ -70,6 +75,25 @@ class LaunchArguments(msgspec.Struct, frozen=True, kw_only=True):
     draft_gpu_layers: int = _AUTO
     draft_tokens: int = 3
     speculative: tuple[str, ...] = ()
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether they say what goes where, so that ``--fit`` leaves that alone."""
+        return (
+            self.gpu_layers != _AUTO
+            or any(self.tensor_split)
+            or bool(self.overrides or self.cpu_moe_layers or self.cpu_ffn_layers)
+            or self.split_mode not in ("layer", "none")
+        )
+
+    def of_draft(self) -> "LaunchArguments":
+        """Give what holds for the draft model in place of the model."""
+        return msgspec.structs.replace(
+            self,
+            cache_type_k=self.draft_cache_type_k,
+            cache_type_v=self.draft_cache_type_v,
+            gpu_layers=self.draft_gpu_layers,
+        )
 
 
 class ArgumentsError(ValueError):
@@ -130,10 +154,27 @@ def _devices(text: str) -> tuple[str, ...]:
     return () if text == "none" else _words(text)
 
 
+def _overrides(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for part in text.split(","):
+        pattern, separator, buffer_type = part.partition("=")
+        if not separator:
+            raise ValueError("each part has to be <tensor name pattern>=<buffer type>")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no pattern: {error}") from None
+        found.append((pattern, buffer_type))
+    return tuple(found)
+
+
 def _first_mib(text: str) -> int:
     return _integer(text.split(",", maxsplit=1)[0])
 
 
+_OVERRIDES = _Option(
+    "overrides", ("-ot", "--override-tensor"), _overrides, "LLAMA_ARG_OVERRIDE_TENSOR"
+)
 _OPTIONS = (
     _Option("ctx_size", ("-c", "--ctx-size"), _size, "LLAMA_ARG_CTX_SIZE"),
     _Option("slots", ("-np", "--parallel"), _integer, "LLAMA_ARG_N_PARALLEL"),
@@ -153,6 +194,8 @@ _OPTIONS = (
     _Option("main_gpu", ("-mg", "--main-gpu"), _size, "LLAMA_ARG_MAIN_GPU"),
     _Option("devices", ("-dev", "--device"), _devices, "LLAMA_ARG_DEVICE"),
     _Option("cpu_moe_layers", ("-ncmoe", "--n-cpu-moe"), _size, "LLAMA_ARG_N_CPU_MOE"),
+    _Option("cpu_ffn_layers", ("-ncffn", "--n-cpu-ffn"), _size, "LLAMA_ARG_N_CPU_FFN"),
+    _OVERRIDES,
     _Option("fit_target_mib", ("-fitt", "--fit-target"), _first_mib, "LLAMA_ARG_FIT_TARGET"),
     _Option("fit_ctx", ("-fitc", "--fit-ctx"), _size, "LLAMA_ARG_FIT_CTX"),
     _Option(
@@ -237,7 +280,9 @@ def parse_arguments(
 
     Raises `ArgumentsError` for a value that llama-server would refuse.
     """
-    values = _from_environment(environment or {})
+    environment = environment or {}
+    values = _from_environment(environment)
+    overrides = [text for text in (environment.get(_OVERRIDES.environment),) if text]
     at = 0
     while at < len(argv):
         name = argv[at].replace("_", "-") if argv[at].startswith("--") else argv[at]
@@ -255,7 +300,11 @@ def parse_arguments(
         if left_out:
             values[option.field] = _LEFT_OUT[option.field]
             continue
-        values[option.field] = _read(option, name, argv[at])
+        text = argv[at]
+        if option is _OVERRIDES:  # of these not the last counts, but all
+            overrides.append(text)
+            text = ",".join(overrides)
+        values[option.field] = _read(option, name, text)
         at += 1
     return msgspec.structs.replace(LaunchArguments(), **values)
 

@@ -10,8 +10,8 @@ import msgspec
 
 from llama_router.catalog.gguf_reader import GgufInfo
 
-# More than llama.cpp allows (512); a header that says more is not to be believed.
-_MAX_LAYERS = 4096
+# LLAMA_MAX_LAYERS of llama-hparams.h: it refuses a header that says more.
+_MAX_LAYERS = 512
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -225,7 +225,8 @@ def _is_recurrent_layer(info: GgufInfo, index: int) -> bool:
     stated = info.parameters.get("attention.recurrent_layers", ())
     if len(stated) > 1:
         return bool(_at(stated, index))
-    return (index + 1) % _one(info, "full_attention_interval", interval) != 0
+    interval = _one(info, "full_attention_interval", interval)
+    return interval == 0 or (index + 1) % interval != 0
 
 
 def _state_elements(info: GgufInfo) -> int:

@@ -3,6 +3,7 @@
 Source: ``llama_model_base::load_tensors`` of llama.cpp b11434.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -14,6 +15,7 @@ from llama_router.catalog.footprint_arguments import LaunchArguments
 from llama_router.catalog.footprint_buffers import Context
 from llama_router.catalog.footprint_layers import Layer, layers_of
 from llama_router.catalog.gguf_reader import GgufInfo
+from llama_router.catalog.gguf_tensors import MAX_BLOCKS, Moved
 
 CPU = "cpu"
 # With several graphics cards at work at a time each has several copies of a graph's inputs.
@@ -53,6 +55,16 @@ def usable_gpus(gpus: Sequence[Gpu], arguments: LaunchArguments) -> tuple[Gpu, .
     if arguments.split_mode == "none":
         chosen = chosen[arguments.main_gpu : arguments.main_gpu + 1]
     return tuple(chosen)
+
+
+def moved_tensors(arguments: LaunchArguments) -> tuple[Moved, ...]:
+    """Give the tensors that the arguments place one by one."""
+    moved = [(re.compile(pattern.encode()), name.lower()) for pattern, name in arguments.overrides]
+    first = min(arguments.cpu_ffn_layers, MAX_BLOCKS)
+    if first:
+        layers = "|".join(map(str, range(first)))
+        moved.append((re.compile(rf"blk\.(?:{layers})\.ffn_(?:up|down|gate)\.".encode()), CPU))
+    return tuple(moved)
 
 
 def add(needs: Needs, more: Needs, *, into: str) -> None:
@@ -129,6 +141,9 @@ def _place_weights(
         on_cpu = index < arguments.cpu_moe_layers
         place = CPU if on_cpu else places[min(index, len(places) - 1)]
         needs[place]["weights"] += size_bytes
+    for device, size_bytes in tensors.moved:
+        # What is no device of ours is a kind of RAM, such as CUDA_Host.
+        needs[device if device in needs else CPU]["weights"] += size_bytes
     needs[CPU]["weights"] += tensors.input + tensors.other
     needs[places[-1]]["weights"] += tensors.output
     if not tensors.output_weight and places[-1] != CPU:

@@ -7,6 +7,7 @@ followed. Source of the format: ``docs/gguf.md`` of ggml and ``ggml/src/gguf.cpp
 
 import re
 import struct
+from collections.abc import Sequence
 from functools import cache
 from itertools import repeat
 from math import prod
@@ -26,7 +27,7 @@ from llama_router.catalog.gguf_format import (
     TENSOR_BLOCKS,
     ValueType,
 )
-from llama_router.catalog.gguf_tensors import TensorBytes, TensorTally
+from llama_router.catalog.gguf_tensors import Moved, TensorBytes, TensorTally
 
 _MAX_HEADER_BYTES = 32 * 2**20  # the largest tokenizers take 15 MB
 _MAX_KEYS = 4096  # real files have fewer than 200
@@ -97,8 +98,8 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, tuple[int, ...]] = {}
 
 
-def read_gguf(path: Path) -> GgufInfo:
-    """Read the header of the file at ``path``.
+def read_gguf(path: Path, moved: Sequence[Moved] = ()) -> GgufInfo:
+    """Read the header of the file at ``path``; ``moved`` as for `TensorTally`.
 
     Raises `GgufError`, and nothing else, for whatever is wrong with the path or the file. Blocks
     on the disk: not for an event loop.
@@ -106,7 +107,7 @@ def read_gguf(path: Path) -> GgufInfo:
     try:
         file, status = open_regular(path)
         with file:
-            return _read(_Cursor(file, status.st_size))
+            return _read(_Cursor(file, status.st_size), moved)
     except NotRegularFileError:
         raise GgufError("not a regular file") from None
     except OSError as error:
@@ -198,7 +199,7 @@ class _Field(msgspec.Struct, frozen=True):
     count: int = 1
 
 
-def _read(cursor: _Cursor) -> GgufInfo:
+def _read(cursor: _Cursor, moved: Sequence[Moved]) -> GgufInfo:
     if cursor.file_bytes < len(MAGIC) or cursor.buffer[cursor.need(4) : 4] != MAGIC:
         raise GgufError("not a GGUF file")
     version = cursor.u32()
@@ -215,7 +216,7 @@ def _read(cursor: _Cursor) -> GgufInfo:
     alignment_bytes = metadata.number(ALIGNMENT_KEY) or DEFAULT_ALIGNMENT_BYTES
     if alignment_bytes & (alignment_bytes - 1):
         raise GgufError(f"{ALIGNMENT_KEY} {alignment_bytes} is not a power of two")
-    tensors = _read_tensors(cursor, tensor_count, alignment_bytes)
+    tensors = _read_tensors(cursor, tensor_count, alignment_bytes, TensorTally(moved))
     return _info(metadata, version, tensor_count, tensors)
 
 
@@ -256,13 +257,14 @@ def _skip_array(cursor: _Cursor, key: bytes, max_strings: int) -> _Field:
     return field
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment_bytes: int) -> TensorBytes:
+def _read_tensors(
+    cursor: _Cursor, count: int, alignment_bytes: int, tally: TensorTally
+) -> TensorBytes:
     """Step over the tensor infos, check that their data is in the file, and sum its size.
 
     Tensors of a type that is unknown here, newer than this table, count as empty.
     """
     end = 0
-    tally = TensorTally()
     for _ in range(count):
         name = cursor.bytes(_MAX_TENSOR_NAME_BYTES, "a tensor name")
         dimensions = cursor.u32()

@@ -17,9 +17,16 @@ from llama_router.catalog.footprint_arguments import (
     LaunchArguments,
     parse_arguments,
 )
+from llama_router.catalog.footprint_fit import FitOutputError, Parts, fit_arguments, parse_fit
 from llama_router.catalog.footprint_placement import PURPOSES, Gpu
 from llama_router.catalog.gguf_reader import GgufError
 from llama_router.catalog.tiny import split_path
+from llama_router.cli.estimate_compare import (
+    CompareError,
+    comparison,
+    find_fit_params,
+    run_fit_params,
+)
 
 EXIT_FAILED = 1
 # Wrong usage: a model that is not known, an option that llama-server would refuse.
@@ -39,6 +46,7 @@ class _Target:
     path: Path
     parts: tuple[Path, ...]
     arguments: LaunchArguments
+    program: Path | None = None  # of the engine, when the config says so
 
 
 def estimate_memory(
@@ -46,11 +54,13 @@ def estimate_memory(
     arguments: Sequence[str] = (),
     *,
     as_json: bool = False,
+    compare: bool = False,
     config_path: Path | None = None,
 ) -> int:
     """Print what ``model``, a file or a name, needs; return the exit status.
 
     ``arguments`` are llama-server's; without any, those are taken that the config says for it.
+    ``compare``: with what llama.cpp itself says.
     """
     try:
         target = _target(model, arguments, config_path)
@@ -60,8 +70,22 @@ def estimate_memory(
     except _RefusedError as error:
         return _refuse(str(error), EXIT_USAGE)
     found = estimate(files, target.arguments, _machine())
-    typer.echo(json.dumps(as_dict(found), indent=2) if as_json else table(found))
-    return 0
+    content = as_dict(found)
+    if not as_json:
+        typer.echo(table(found))
+    status = 0
+    if compare:
+        try:
+            fitted = _fitted(target, found)
+        except CompareError as error:
+            status = _refuse(str(error), EXIT_FAILED)
+        else:
+            content["fit_params"] = msgspec.to_builtins(fitted)
+            if not as_json:
+                typer.echo(f"\n{comparison(found, fitted)}")
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+    return status
 
 
 def table(found: Footprint) -> str:
@@ -73,6 +97,9 @@ def table(found: Footprint) -> str:
         for name in purposes
     ]
     rows.append(["total", *(_mib(need.total) for need in found.needs)])
+    if any(need.kept_prompts for need in found.needs):
+        rows.append(["kept prompts", *(_mib(need.kept_prompts) for need in found.needs)])
+        rows.append(["in the long run", *(_mib(need.lasting) for need in found.needs)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -89,7 +116,7 @@ def table(found: Footprint) -> str:
         lines.append(f"layers on graphics cards: {found.gpu_layers}, the output's included")
     if found.may_grow_bytes:
         lines.append(
-            f"may grow in RAM by up to {_mib(found.may_grow_bytes)} MiB: prompts that llama-server"
+            f"may grow in RAM by {_mib(found.may_grow_bytes)} MiB more: prompts that llama-server"
             " keeps (--cache-ram, --ctx-checkpoints)"
         )
     return "\n".join([*lines, *found.notes])
@@ -99,8 +126,8 @@ def as_dict(found: Footprint) -> dict[str, Any]:
     """Give the breakdown for programs, sizes in bytes."""
     content: dict[str, Any] = msgspec.to_builtins(found)
     for need, row in zip(found.needs, content["needs"], strict=True):
-        row["total"] = need.total
-    return {**content, "total": found.total}
+        row |= {"total": need.total, "lasting": need.lasting}
+    return {**content, "total": found.total, "lasting": sum(found.reserve().values())}
 
 
 def _mib(size_bytes: int) -> str:
@@ -146,7 +173,21 @@ def _named_target(model: str, arguments: Sequence[str], config_path: Path | None
     launch = _parsed(command)
     if launch.mmproj is None and found.mmproj is not None and arguments:
         launch = msgspec.structs.replace(launch, mmproj=found.mmproj)
-    return _Target(found.path, found.parts, launch)
+    return _Target(found.path, found.parts, launch, None if arguments else Path(command[0]))
+
+
+def _fitted(target: _Target, found: Footprint) -> dict[str, Parts]:
+    from llama_router.engines.kinds import find_llama_server
+
+    server = target.program
+    if server is None or not server.is_absolute():
+        server = find_llama_server(Path(sys.argv[0]))
+    program = find_fit_params(server)
+    given = fit_arguments(target.path, target.arguments, found)
+    try:
+        return parse_fit(run_fit_params(program, given))
+    except FitOutputError as error:
+        raise CompareError(f"{program} printed what is not understood: {error}") from None
 
 
 def _parsed(arguments: Sequence[str]) -> LaunchArguments:

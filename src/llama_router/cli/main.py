@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llama_router import __version__
-from llama_router.cli import record, serving, simulate, stress
+from llama_router.cli import plan, record, serving, simulate, stress
 
 _HELP = """One endpoint in front of all of your local models.
 
@@ -133,6 +133,9 @@ def estimate(
     as_json: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--json", help="Print sizes in bytes, as JSON.")
     ] = False,
+    compare: Annotated[  # noqa: FBT002 - an option of a command line
+        bool, typer.Option("--compare", help="Print what llama.cpp's llama-fit-params says, too.")
+    ] = False,
 ) -> None:
     """Print how much memory a model needs, and for what.
 
@@ -141,10 +144,17 @@ def estimate(
     from llama_router.cli.estimate import estimate_memory
 
     raise typer.Exit(
-        estimate_memory(model, tuple(arguments or ()), as_json=as_json, config_path=config)
+        estimate_memory(
+            model,
+            tuple(arguments or ()),
+            as_json=as_json,
+            compare=compare,
+            config_path=config,
+        )
     )
 
 
+app.command()(plan.plan)
 app.command()(record.record)
 app.command()(simulate.simulate)
 app.command()(stress.stress)

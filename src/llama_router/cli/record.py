@@ -1,18 +1,25 @@
 """``llama-router record``: the history as a trace for the simulator."""
 
-import re
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from llama_router.cli.router_client import (
+    Address,
+    AddressError,
+    ConfigOption,
+    RouterClientError,
+    TokenOption,
+    UrlOption,
+    find_address,
+)
+from llama_router.cli.serving import Overrides
+
 EXIT_FAILED = 1
 _RECORDS_MAX_COUNT = 1_000_000
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhdw])")
 
 SinceOption = Annotated[
     str,
@@ -24,7 +31,16 @@ SinceOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="JSON Lines file to write; default: stdout."),
+    typer.Option("--out", metavar="FILE", help="File to write; default: stdout."),
+]
+CsvOption = Annotated[
+    bool, typer.Option("--csv", help="CSV in place of JSON Lines; so is a FILE named *.csv.")
+]
+FleetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--models", metavar="FILE", help="Also write the models and the machine, for `simulate`."
+    ),
 ]
 StoreOption = Annotated[
     Path | None,
@@ -32,35 +48,32 @@ StoreOption = Annotated[
 ]
 
 
-def since_s(text: str, now_s: float) -> float:
-    """Return the Unix time that ``text`` means at ``now_s``; 0 for "". Raises ValueError."""
-    text = text.strip()
-    if not text:
-        return 0.0
-    if found := _AGO.fullmatch(text):
-        return now_s - float(found[1]) * _UNITS_S[found[2]]
-    try:
-        # Without an offset, the time of this place.
-        return datetime.fromisoformat(text).astimezone(UTC).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(
-            f"'{text}' is neither a time ago (90m, 24h, 7d) nor a date (2026-11-23T08:00)"
-        ) from None
-
-
-def record(since: SinceOption = "", out: OutOption = None, store: StoreOption = None) -> None:
+def record(
+    context: typer.Context,
+    since: SinceOption = "",
+    out: OutOption = None,
+    *,
+    as_csv: CsvOption = False,
+    fleet: FleetOption = None,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
     """Turn the history of requests into a trace for `simulate`.
 
-    One JSON object per line: time_s (from the first request), model, key (its name), tokens_in and
-    tokens_out where they are known. Works beside a running router.
+    One line for each request: time_s (from the first one), model, key (its name), tokens_in and
+    tokens_out where they are known. Works beside a running router, which is asked about its models
+    and its memory for --models FILE.
     """
     import sqlite3
 
     import platformdirs
 
+    from llama_router.control.when import since_s
     from llama_router.store import STORE_FILE_NAME
     from llama_router.store.database import read_requests
-    from llama_router.store.trace import trace_lines
+    from llama_router.store.trace import trace_csv, trace_lines
 
     try:
         from_s = since_s(since, time.time())
@@ -73,7 +86,8 @@ def record(since: SinceOption = "", out: OutOption = None, store: StoreOption = 
         records = read_requests(path, from_s, _RECORDS_MAX_COUNT)
     except sqlite3.Error as error:
         _fail(f"the store {path} cannot be read: {error}")
-    lines = b"".join(trace_lines(records))
+    write = trace_csv if as_csv or (out is not None and out.suffix == ".csv") else trace_lines
+    lines = b"".join(write(records))
     try:
         if out is None:
             sys.stdout.buffer.write(lines)
@@ -82,8 +96,26 @@ def record(since: SinceOption = "", out: OutOption = None, store: StoreOption = 
             out.write_bytes(lines)
     except OSError as error:
         _fail(f"{out or 'stdout'} cannot be written: {error.strerror or error}")
-    if out is not None:
-        typer.echo(f"{len(records)} requests written to {out}", err=True)
+    if out is not None or not records:
+        typer.echo(f"{len(records)} requests written to {out or 'stdout'}", err=True)
+    if fleet is not None:
+        names = {record.model for record in records}
+        try:
+            address = find_address(context.obj or Overrides(), config, url, token)
+        except AddressError as error:
+            _fail(str(error))
+        _write_fleet(fleet, address, names)
+
+
+def _write_fleet(path: Path, address: Address, names: set[str]) -> None:
+    from llama_router.cli.record_fleet import NoFiguresError, ask_fleet, write_fleet
+
+    try:
+        write_fleet(path, ask_fleet(address, names))
+    except (NoFiguresError, RouterClientError) as error:
+        _fail(f"--models: {error}")
+    except OSError as error:
+        _fail(f"{path} cannot be written: {error.strerror or error}")
 
 
 def _fail(message: str) -> NoReturn:

@@ -100,7 +100,7 @@ def demo(overrides: Overrides) -> int:
 
     from llama_router.catalog.demo import make_demo_models
     from llama_router.config.problems import ConfigError
-    from llama_router.config.schema import Config
+    from llama_router.config.schema import Config, RouterSettings
 
     folder = platformdirs.user_cache_path("llama-router") / "demo"
     try:
@@ -110,7 +110,8 @@ def demo(overrides: Overrides) -> int:
         return EXIT_FAILED
     try:
         config = _overridden(
-            Config(),
+            # They would all fit into memory, and a swap is to be seen.
+            Config(router=RouterSettings(max_loaded=1)),
             replace(overrides, models_dirs=(folder,)),
         )
     except ConfigError as error:

@@ -28,7 +28,9 @@ PolicyOption = Annotated[
 ]
 FleetOption = Annotated[
     Path | None,
-    typer.Option("--models", metavar="FILE", help="JSON with `machine` and `models`, for TRACE."),
+    typer.Option(
+        "--models", metavar="FILE", help="What TRACE ran on; see `llama-router record --models`."
+    ),
 ]
 ModelCountOption = Annotated[
     int,
@@ -69,6 +71,10 @@ CalibrateOption = Annotated[
 OptimumOption = Annotated[
     bool, typer.Option("--optimum", help="Also the least load time there could be.")
 ]
+SpeedOption = Annotated[
+    bool,
+    typer.Option("--speed", help="Measure what the core's decisions cost instead of simulating."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the waits.")
@@ -91,6 +97,7 @@ def simulate(
     slo_s: SloOption = 10.0,
     calibrate: CalibrateOption = None,
     optimum: OptimumOption = False,
+    speed: SpeedOption = False,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
@@ -99,6 +106,9 @@ def simulate(
     Without a trace, one is made up. Prints for each policy what was served, how much was loaded and
     how long requests waited. No engine is started and nothing waits for real.
     """
+    if speed:
+        _measure_speed()
+        return
     from llama_router.core.settings import CoreSettings
     from llama_router.simulator.experiments import Shape, compare
     from llama_router.simulator.fleet import FleetError
@@ -122,12 +132,18 @@ def simulate(
         summaries = compare(cases, chosen, settings, slo_s)
         if plot is not None:
             _draw(plot, cases[0], chosen, settings)
-        least = _least(cases[0], settings.max_wait_s) if optimum else None
+        least = _least(cases, settings.max_wait_s) if optimum else None
     except (TraceError, FleetError, SimulationError) as error:
         _fail(str(error))
     typer.echo(to_json(summaries) if as_json else table(summaries))
     if least is not None:
         typer.echo(least, err=as_json)
+
+
+def _measure_speed() -> None:
+    from llama_router.simulator.speed import SIZES, cost_beside, table
+
+    typer.echo(table([cost_beside(others) for others in SIZES]))
 
 
 def _generated(
@@ -175,20 +191,28 @@ def _draw(path: Path, case: "Case", policies: list[str], settings: object) -> No
         _fail(f"{path}: cannot be written: {error}")
 
 
-def _least(case: "Case", max_wait_s: float) -> str:
-    from llama_router.simulator.optimum import TooLargeError, fractional, in_order, with_batching
+def _least(cases: "list[Case]", max_wait_s: float) -> str:
+    from llama_router.simulator.experiments import bounds
+    from llama_router.simulator.optimum import TooLargeError, in_order, with_batching
 
-    least_s = fractional(case.fleet, case.trace)
-    bound = f"in the order of arrival, no schedule loads for less than {least_s:.1f} s"
+    least = bounds(cases)
+    lines = [f"in the order of arrival, no schedule loads for less than {least.in_order_s:.1f} s"]
+    if least.without_foresight_s is not None:
+        lines.append(
+            "nor, in the mean, does any router that knows how popular each model is, but not what "
+            f"comes next, for less than {least.without_foresight_s:.1f} s"
+        )
     try:
-        ordered_s = in_order(case.fleet, case.trace)
-        batched_s = with_batching(case.fleet, case.trace, max_wait_s)
+        ordered_s = [in_order(case.fleet, case.trace) for case in cases]
+        batched_s = [with_batching(case.fleet, case.trace, max_wait_s) for case in cases]
     except TooLargeError:
-        return bound
-    return (
-        f"{bound}; the best one, knowing the future, for {ordered_s:.1f} s\n"
-        f"none that lets nobody wait longer than {max_wait_s:g} s is below: {batched_s:.1f} s"
+        return "\n".join(lines)
+    best_s, bound_s = sum(ordered_s) / len(cases), sum(batched_s) / len(cases)
+    lines.append(f"the best one, knowing the future, loads for {best_s:.1f} s")
+    lines.append(
+        f"none that lets nobody wait longer than {max_wait_s:g} s is below: {bound_s:.1f} s"
     )
+    return "\n".join(lines)
 
 
 def _fail(message: str) -> NoReturn:

@@ -29,6 +29,12 @@ router:
   base_port: 50000
   # Folders with models, besides the caches of Hugging Face and llama.cpp.
   # models_dirs: []
+  # Memory left free on each device; no value: 1 GiB of a graphics card, a tenth of the RAM.
+  # memory_reserve:
+  # Most models loaded at a time; 0: as many as fit.
+  # max_loaded: 0
+  # Seconds after which an unused model is unloaded; 0: never.
+  # ttl_s: 0
   # Keys of which clients must send one. A host that others can reach needs them.
   # api_keys: []
   # Names, besides localhost and IP addresses, under which browsers may reach the router.
@@ -54,7 +60,7 @@ default_spawn:
 # models:
 #   - name: qwen-long
 #     path: ~/models/Qwen3-8B-Q4_K_M.gguf
-#     group: small            # models of one group may run together
+#     pinned: true            # once loaded it stays
 #     spawn:
 #       command: [llama-server, --jinja, --ctx-size, "32768", --model, $path,
 #                 --host, $host, --port, $port]

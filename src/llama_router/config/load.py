@@ -7,9 +7,10 @@ from typing import Any
 
 from llama_router.config import files
 from llama_router.config.document import Document
+from llama_router.config.fields import CommandCheck
 from llama_router.config.migrate import migrate
 from llama_router.config.problems import ConfigError, Issue, Keys, Problem
-from llama_router.config.schema import CommandCheck, Config, ModelEntry, merged
+from llama_router.config.schema import Config, ModelEntry, merged
 from llama_router.config.validate import validate
 
 
@@ -119,7 +120,7 @@ def with_router(config: Config, changes: Mapping[str, Any], source: str) -> Conf
 
     ``source`` is named in the faults in place of a file. Raises ConfigError.
     """
-    section = config.router.model_dump() | dict(changes)
+    section = config.router.model_dump(exclude_unset=True) | dict(changes)
     checked, issues = validate({"router": section})
     if checked is None:
         raise ConfigError(Problem(source, 0, str(issue.keys[1]), issue.message) for issue in issues)

@@ -7,18 +7,33 @@ apart by line and checks what spans several entries.
 """
 
 import ipaddress
-import re
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from llama_router.config import fields
+from llama_router.config.fields import (
+    AllowedHost,
+    ApiKey,
+    Command,
+    Endpoints,
+    FilePath,
+    Folder,
+    Host,
+    Name,
+    OwnerCheckName,
+    Port,
+    Priority,
+    Size,
+    SizeOrSizes,
+    Sizes,
+    Token,
+    UrlPath,
+    Version,
+    duration,
+    setting,
 )
+from llama_router.core.settings import CoreSettings
 
 # No --n-gpu-layers: llama.cpp fits the layers to the memory it finds, a number switches that off.
 DEFAULT_COMMAND = (
@@ -36,209 +51,193 @@ DEFAULT_COMMAND = (
     "$port",
 )
 
-# A week: longer than any load or answer; a longer number is a slip (milliseconds, say).
-LONGEST_S = 7 * 24 * 3600.0
-# Room for a whole model folder listed by an import, far from what a person would write.
-MODELS_MAX_COUNT = 10_000
-# Linux allows 128 KiB per argument; templates need a fraction of it.
-ARGUMENT_MAX_CHARS = 16 * 1024
-ARGUMENTS_MAX_COUNT = 1024
-LIST_MAX_COUNT = 1024
-NAME_MAX_CHARS = 256
-KEY_MAX_CHARS = 512
-CONNECTIONS_MAX_COUNT = 1_000_000
-WAITING_MAX_COUNT = 1_000_000
-
-CommandCheck = Callable[[Sequence[str]], None]
-"""Raises ValueError, saying what is wrong, for a command that could never run."""
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
-_VISIBLE_ASCII = re.compile(r"[!-~]+")
+_CORE = CoreSettings()
 _T = TypeVar("_T", bound=BaseModel)
-
-
-def _setting(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:  # noqa: ANN401 - pydantic types Field so
-    return Field(
-        default,
-        description=description,
-        json_schema_extra={"unit": unit} if unit else None,
-        **limits,
-    )
-
-
-def _duration(default_s: float, description: str) -> Any:  # noqa: ANN401 - as above
-    return _setting(
-        float(default_s), description, unit="s", gt=0, le=LONGEST_S, allow_inf_nan=False
-    )
-
-
-def _check_version(value: object) -> object:
-    # `version: 1.0` without quotes is a number in YAML, and what everybody writes.
-    return "1.0" if value == 1.0 and not isinstance(value, bool) else value
-
-
-def _check_name(value: str) -> str:
-    if value != value.strip():
-        raise ValueError("must not begin or end with a space")
-    if not value.isprintable():
-        raise ValueError("must not contain control characters")
-    return value
-
-
-def _check_host(value: str) -> str:
-    if value.startswith("["):
-        raise ValueError("write an IPv6 address without brackets")
-    if "://" in value or "/" in value:
-        raise ValueError("must be an address or a name alone, without http:// or a path")
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if ":" in value:
-            raise ValueError("must not contain a port; it has a key of its own") from None
-        if not _HOST_NAME.fullmatch(value):
-            raise ValueError("is neither an IP address nor a host name") from None
-    return value
-
-
-def _check_allowed_host(value: str) -> str:
-    return _check_host(value).lower().rstrip(".")
-
-
-def _check_key(value: str) -> str:
-    if not _VISIBLE_ASCII.fullmatch(value):
-        raise ValueError("must be visible ASCII characters, as it has to fit an HTTP header")
-    return value
-
-
-def _check_token(value: str) -> str:
-    return _check_key(value) if value else value
-
-
-def _check_url_path(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("must begin with /")
-    if not _VISIBLE_ASCII.fullmatch(value):
-        raise ValueError("must be visible ASCII characters; percent-encode others")
-    return value
-
-
-def _check_argument(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not contain a NUL character")
-    return value
-
-
-def _check_path(value: str) -> str:
-    if any(ord(char) < ord(" ") for char in value):
-        raise ValueError("must not contain control characters")
-    return value
-
-
-def _check_command(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    check: CommandCheck | None = (info.context or {}).get("check_command")
-    if check is not None:
-        check(value)
-    return value
-
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_check_name)]
-Host = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_host)]
-AllowedHost = Annotated[
-    str, Field(min_length=1, max_length=255), AfterValidator(_check_allowed_host)
-]
-ApiKey = Annotated[str, Field(min_length=1, max_length=KEY_MAX_CHARS), AfterValidator(_check_key)]
-Token = Annotated[str, Field(max_length=KEY_MAX_CHARS), AfterValidator(_check_token)]
-UrlPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_check_url_path)]
-FilePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_path)]
-Folder = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_check_path)]
-Argument = Annotated[str, Field(max_length=ARGUMENT_MAX_CHARS), AfterValidator(_check_argument)]
-Command = Annotated[
-    tuple[Argument, ...],
-    Field(strict=False, min_length=1, max_length=ARGUMENTS_MAX_COUNT),
-    AfterValidator(_check_command),
-]
-Endpoints = Annotated[tuple[UrlPath, ...], Field(strict=False, max_length=LIST_MAX_COUNT)]
-OwnerCheckName = Literal["tree", "port"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
+def _as_entry(value: object) -> object:
+    if isinstance(value, str):
+        return {"key": value}
+    if not isinstance(value, dict | ApiKeyEntry):
+        raise ValueError("must be a key, as text in quotes, or hold a key and its settings")  # noqa: TRY004 - pydantic makes an issue of it
+    return value
+
+
+def _with_names(entries: "tuple[ApiKeyEntry, ...]") -> "tuple[ApiKeyEntry, ...]":
+    return tuple(
+        entry if entry.name else merged(entry, {"name": default_key_name(index)})
+        for index, entry in enumerate(entries)
+    )
+
+
+def default_key_name(index: int) -> str:
+    """Return what the key at this place of ``api_keys``, counted from 0, is called."""
+    return f"key {index + 1}"
+
+
+class ApiKeyEntry(_Section):
+    """``router.api_keys[]``: one key, or what plain text in its place stands for."""
+
+    key: ApiKey = Field(description="The secret that its clients send.", repr=False)
+    name: Annotated[
+        str, Field(max_length=fields.NAME_MAX_CHARS), AfterValidator(fields.check_name)
+    ] = setting(
+        "", "How the status and the history call it; empty: `key` and its place in the list."
+    )
+    priority: Priority = setting(
+        0, "Among the requests that wait for one model, those of the higher go first."
+    )
+    batch: bool = setting(
+        False, "Whether all its requests wait until no interactive one of their priority does."
+    )
+
+
 class RouterSettings(_Section):
     """``router``: the router itself; its address, its patience, who may use it."""
 
-    host: Host = _setting("127.0.0.1", "Address to listen on.")
-    port: Port = _setting(8082, "TCP port to listen on.")
-    base_port: Port = _setting(50000, "First port given to engines; counted upward from here.")
-    connection_timeout_s: float = _duration(5, "Longest wait for a connection to an engine.")
-    read_timeout_s: float = _duration(
-        600, "Longest silence of an engine within a request, reading the prompt included."
+    host: Host = setting("127.0.0.1", "Address to listen on.")
+    port: Port = setting(8082, "TCP port to listen on.")
+    base_port: Port = setting(50000, "First port given to engines; counted upward from here.")
+    connection_timeout_s: float = duration(5, "Longest wait for a connection to an engine.")
+    read_timeout_s: float = duration(
+        600,
+        "Longest silence of an engine within an answer; before its first byte, how often a silent"
+        " one is checked for life.",
     )
-    admin_token: Token = _setting(
-        "", "Secret that the admin API asks for; empty: none.", repr=False
-    )
-    notify_model_swap: bool = _setting(
+    admin_token: Token = setting("", "Secret that the admin API asks for; empty: none.", repr=False)
+    notify_model_swap: bool = setting(
         False, "Tell streaming clients about unloading and loading, in `reasoning_content`."
     )
-    api_keys: tuple[ApiKey, ...] = _setting(
+    api_keys: Annotated[
+        tuple[Annotated[ApiKeyEntry, BeforeValidator(_as_entry)], ...],
+        AfterValidator(_with_names),
+    ] = setting(
         (),
-        "Keys of which clients must send one; none: no key is asked for.",
+        "Keys of which clients must send one, as text or with settings of their own; none: no key"
+        " is asked for.",
         strict=False,
-        max_length=LIST_MAX_COUNT,
+        max_length=fields.LIST_MAX_COUNT,
         repr=False,
     )
-    allowed_hosts: tuple[AllowedHost, ...] = _setting(
+    allowed_hosts: tuple[AllowedHost, ...] = setting(
         (),
         "Names accepted in `Host`, besides `localhost` and IP addresses.",
         strict=False,
-        max_length=LIST_MAX_COUNT,
+        max_length=fields.LIST_MAX_COUNT,
     )
-    models_dirs: tuple[Folder, ...] = _setting(
+    models_dirs: tuple[Folder, ...] = setting(
         (),
         "Folders searched for models, besides the caches of Hugging Face and llama.cpp.",
         strict=False,
-        max_length=LIST_MAX_COUNT,
+        max_length=fields.LIST_MAX_COUNT,
     )
-    ready_timeout_s: float = _duration(60, "Longest load of a model, before its size is added.")
-    ready_bytes_per_s: int = _setting(
+    ready_timeout_s: float = duration(60, "Longest load of a model, before its size is added.")
+    ready_bytes_per_s: int = setting(
         50_000_000,
         "Slowest disk reckoned with: a model of this many bytes gets one second more to load.",
         unit="bytes/s",
         ge=1,
     )
-    stop_grace_s: float = _duration(2, "How long an engine may take to end before it is killed.")
-    drain_deadline_s: float = _duration(
+    stop_grace_s: float = duration(2, "How long an engine may take to end before it is killed.")
+    drain_deadline_s: float = duration(
         300, "How long running answers may hold up a change of the model."
     )
-    shutdown_deadline_s: float = _duration(
+    shutdown_deadline_s: float = duration(
         30, "How long running answers may hold up the router's end."
     )
-    half_close: Literal["abort", "serve"] = _setting(
+    half_close: Literal["abort", "serve"] = setting(
         "abort",
         "What a client that closes its sending side while it is queued gets: nothing, as it is"
         " taken to have left (`abort`), or its answer (`serve`).",
     )
-    client_stall_timeout_s: float = _duration(
+    client_stall_timeout_s: float = duration(
         120, "How long a client may take nothing of its answer before it is cut off."
     )
-    max_connections: int = _setting(
+    max_connections: int = setting(
         0,
         "Most client connections at a time; 0: as many as the limit of file descriptors allows.",
         ge=0,
-        le=CONNECTIONS_MAX_COUNT,
+        le=fields.CONNECTIONS_MAX_COUNT,
     )
-    max_waiting: int = _setting(
-        1000,
+    policy: Literal["benefit", "arrival"] = setting(
+        "benefit",
+        "Which model is loaded next when they do not all fit: where loading saves the most waiting"
+        " (`benefit`), or that of the oldest request (`arrival`).",
+    )
+    memory: Sizes = setting(
+        {},
+        "How much of each device's memory models may take, in place of what was found, such as"
+        " `cpu: 48GiB` or `cuda0: 22GiB`; 0: nothing of it.",
+    )
+    memory_reserve: Size | None = setting(
+        None,
+        "What is left free on each device that was found; absent: 1 GiB of a graphics card, a"
+        " tenth of the RAM.",
+    )
+    memory_aware: bool = setting(
+        True,
+        "Load models side by side as far as they fit into memory; false: memory is not looked at,"
+        " and a model without a group runs alone.",
+    )
+    max_loaded: int = setting(
+        _CORE.max_loaded,
+        "Most models loaded at a time; 0: as many as fit.",
+        ge=0,
+        le=fields.MODELS_MAX_COUNT,
+    )
+    max_wait_s: float = duration(
+        _CORE.max_wait_s,
+        "Longest wait for a model that others keep out: after it the model is loaded next.",
+    )
+    min_residency_s: float = duration(
+        _CORE.min_residency_s,
+        "How long a loaded model stays at least, unless somebody has waited `max_wait_s`.",
+        can_be_0=True,
+    )
+    max_queue_s: float = duration(
+        _CORE.max_queue_s,
+        "Longest wait of a request, load included, before it gets 503; 0: no end.",
+        can_be_0=True,
+    )
+    ttl_s: float = duration(
+        0.0, "How long after its last answer an unused model is unloaded; 0: never.", can_be_0=True
+    )
+    max_keep_alive_s: float | None = duration(
+        None,
+        "Longest `keep_alive` (Ollama) or `ttl` (LM Studio) that a request may ask for; absent:"
+        " any, 0: requests have no say.",
+        can_be_0=True,
+    )
+    preload: tuple[Name, ...] = setting(
+        (),
+        "Models loaded at the start, side by side as far as they fit, while requests are already"
+        " accepted.",
+        strict=False,
+        max_length=fields.LIST_MAX_COUNT,
+    )
+    first_byte_timeout_s: float = duration(
+        0.0,
+        "Longest silence of an engine before the first byte of its answer, in which it reads the"
+        " prompt and, unless the answer is streamed, writes all of it; 0: no limit.",
+        can_be_0=True,
+    )
+    history: bool = setting(
+        True, "Remember when which model was asked for (no content), for `llama-router record`."
+    )
+    max_waiting: int = setting(
+        _CORE.max_waiting,
         "Most requests that may wait for one model; more get 429.",
         ge=1,
-        le=WAITING_MAX_COUNT,
+        le=fields.WAITING_MAX_COUNT,
     )
-    allow_public_without_keys: bool = _setting(
+    allow_public_without_keys: bool = setting(
         False, "Allow a `host` that others can reach without `api_keys`."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "Least severe messages to log."
     )
 
@@ -250,16 +249,14 @@ class RouterSettings(_Section):
 class SpawnSettings(_Section):
     """``default_spawn``: how engines are started."""
 
-    command: Command = _setting(
+    command: Command = setting(
         DEFAULT_COMMAND, "Program and arguments of the engine, with placeholders; no shell."
     )
-    proxy_endpoints: Endpoints | None = _setting(
+    proxy_endpoints: Endpoints | None = setting(
         None, "Path prefixes that clients may use; absent: every inference route."
     )
-    health_endpoint: UrlPath = _setting(
-        "/health", "Path that answers 200 once the engine is ready."
-    )
-    owner_check: OwnerCheckName = _setting(
+    health_endpoint: UrlPath = setting("/health", "Path that answers 200 once the engine is ready.")
+    owner_check: OwnerCheckName = setting(
         "tree",
         "Whose listener is believed: only one of the engine's own processes (`tree`), or any on"
         " its port (`port`; for `docker run`, `sudo` and the like).",
@@ -269,52 +266,82 @@ class SpawnSettings(_Section):
 class SpawnOverride(_Section):
     """``models[].spawn``: what is different for one model. Absent keys are as in default_spawn."""
 
-    command: Command | None = _setting(None, "As in `default_spawn`.")
-    proxy_endpoints: Endpoints | None = _setting(None, "As in `default_spawn`.")
-    health_endpoint: UrlPath | None = _setting(None, "As in `default_spawn`.")
-    owner_check: OwnerCheckName | None = _setting(None, "As in `default_spawn`.")
+    command: Command | None = setting(None, "As in `default_spawn`.")
+    proxy_endpoints: Endpoints | None = setting(None, "As in `default_spawn`.")
+    health_endpoint: UrlPath | None = setting(None, "As in `default_spawn`.")
+    owner_check: OwnerCheckName | None = setting(None, "As in `default_spawn`.")
 
 
 class ModelEntry(_Section):
     """``models[]``: one model."""
 
     name: Name = Field(description="How requests name it.")
-    path: FilePath = _setting("", "The GGUF file; empty if the command needs none.")
-    state: Literal["manual", "auto"] = _setting(
+    path: FilePath = setting("", "The GGUF file; empty if the command needs none.")
+    state: Literal["manual", "auto"] = setting(
         "manual", "`auto` entries come and go with their files, `manual` ones stay."
     )
-    group: str = _setting(
+    group: str = setting(
         "",
-        "Models of one group may run together; empty: it runs alone.",
-        max_length=NAME_MAX_CHARS,
+        "A named group runs together, and beside no model outside it; empty: memory and"
+        " `max_loaded` alone decide.",
+        max_length=fields.NAME_MAX_CHARS,
     )
-    spawn: SpawnOverride = _setting(
+    spawn: SpawnOverride = setting(
         SpawnOverride(), "What is different from `default_spawn` for this model."
     )
-    aliases: tuple[Name, ...] = _setting(
-        (), "Further names that requests may use.", strict=False, max_length=LIST_MAX_COUNT
+    aliases: tuple[Name, ...] = setting(
+        (), "Further names that requests may use.", strict=False, max_length=fields.LIST_MAX_COUNT
     )
-    mmproj: FilePath = _setting(
+    mmproj: FilePath = setting(
         "", "The projector file of a vision or audio model; empty: one found beside the model."
+    )
+    memory: SizeOrSizes | None = setting(
+        None,
+        "What it takes, for engines of which that cannot be told from the file: one size, on the"
+        " first graphics card or else of RAM, or one for each device; absent: estimated, then"
+        " measured.",
+    )
+    ttl_s: float | None = duration(
+        None, "As `router.ttl_s`, for this model; absent: that, 0: never.", can_be_0=True
+    )
+    pinned: bool = setting(
+        False, "Once loaded it stays: neither `ttl_s` nor other models unload it."
+    )
+    priority: Priority = setting(
+        0, "The higher is loaded first, and never makes room early for a lower one."
+    )
+    max_in_flight: int = setting(
+        0,
+        "Most requests that its engine gets at a time, the others wait; 0: as many as its command"
+        " gives it slots, or any number.",
+        ge=0,
+        le=fields.CONNECTIONS_MAX_COUNT,
+    )
+    max_waiting: int = setting(
+        0,
+        "Most requests that may wait for it, more get 429; 0: as `router.max_waiting`.",
+        ge=0,
+        le=fields.WAITING_MAX_COUNT,
+    )
+    min_residency_s: float | None = duration(
+        None, "As `router.min_residency_s`, for this model; absent: that.", can_be_0=True
     )
 
 
 class Config(_Section):
     """The whole file."""
 
-    version: Annotated[Literal["1.0"], BeforeValidator(_check_version)] = _setting(
-        "1.0", "Version of this schema."
-    )
-    startup_model: str = _setting(
+    version: Version = setting("1.0", "Version of this schema.")
+    startup_model: str = setting(
         "", "Model loaded before the router accepts requests; empty: none.", max_length=1024
     )
-    router: RouterSettings = _setting(RouterSettings(), "The router itself.")
-    default_spawn: SpawnSettings = _setting(SpawnSettings(), "How engines are started.")
-    models: tuple[ModelEntry, ...] = _setting(
+    router: RouterSettings = setting(RouterSettings(), "The router itself.")
+    default_spawn: SpawnSettings = setting(SpawnSettings(), "How engines are started.")
+    models: tuple[ModelEntry, ...] = setting(
         (),
         "Models with settings of their own; others are found without an entry.",
         strict=False,
-        max_length=MODELS_MAX_COUNT,
+        max_length=fields.MODELS_MAX_COUNT,
     )
 
     def spawn_of(self, model: ModelEntry | None = None) -> SpawnSettings:

@@ -3,18 +3,19 @@
 It is reached through the data plane only, which has already checked host, origin and keys.
 """
 
-import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from llama_router.control.facade import ControlError, Facade, ModelInfo
+from llama_router.control.admin import add_admin_routes
+from llama_router.control.facade import ControlError, Facade
+from llama_router.control.following import AS_IT_IS, Following, Streams
+from llama_router.control.objects import model_object
 from llama_router.control.secret import SECRET_HEADER
 
 _Scope = MutableMapping[str, Any]
@@ -23,32 +24,16 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
-# llama-server's router mode knows these words for a model's status; ours map onto them.
-_LLAMA_SERVER_STATUS = {
-    "loading": "loading",
-    "loaded": "loaded",
-    # llama-server calls a model loaded until it is gone.
-    "unloading": "loaded",
-}
-_FAILURES = ("backing_off", "failed", "stuck")
 
-
-class ModelOrder(BaseModel):
-    """The body of an order about one model."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str = Field(min_length=1, max_length=1024)
-
-
-def create_app(facade: Facade, *, version: str) -> FastAPI:
-    """Return the application over ``facade``."""
+def create_app(facade: Facade, *, version: str, streams: Streams | None = None) -> FastAPI:
+    """Return the application over ``facade``; ``streams`` ends answers that go on."""
+    streams = streams or Streams()
     # The stock pages for these would load scripts from elsewhere: blank on an offline machine.
     app = FastAPI(title="llama-router", version=version, docs_url=None, redoc_url=None)
     _add_error_handlers(app)
     _add_openai_routes(app, facade)
-    _add_log_routes(app, facade)
-    _add_admin_routes(app, facade)
+    _add_log_routes(app, facade, streams)
+    add_admin_routes(app, facade, streams)
 
     @app.get("/")
     async def root() -> dict[str, str]:
@@ -139,32 +124,6 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(500, "internal_error", "the router made a mistake; its log says more")
 
 
-def model_object(info: ModelInfo) -> dict[str, object]:
-    """Return a model as OpenAI's list has it, with llama-server's additions."""
-    status: dict[str, object] = {"value": _LLAMA_SERVER_STATUS.get(info.state, "unloaded")}
-    if info.state not in ("unloaded", "loaded", "loading"):
-        status["state"] = info.state
-    if info.state in _FAILURES:
-        status["failed"] = True
-    if info.error:
-        status["error"] = info.error
-    if info.fraction is not None:
-        status["progress"] = round(info.fraction, 3)
-    modalities = ["text", "image"] if info.mmproj else ["text"]
-    return {
-        "id": info.id,
-        "object": "model",
-        "created": info.created_s,
-        "owned_by": "llama-router",
-        "aliases": list(info.names),
-        "tags": [],
-        "status": status,
-        "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
-        "source": info.source,
-        "meta": {"size": info.size_bytes},
-    }
-
-
 def _add_openai_routes(app: FastAPI, facade: Facade) -> None:
     @app.get("/v1/models")
     @app.get("/models")
@@ -176,53 +135,22 @@ def _add_openai_routes(app: FastAPI, facade: Facade) -> None:
         return model_object(await facade.model(name))
 
 
-def _add_log_routes(app: FastAPI, facade: Facade) -> None:
+def _add_log_routes(app: FastAPI, facade: Facade, streams: Streams) -> None:
     @app.get("/logs")
     async def all_logs(*, follow: bool = False) -> Response:
-        return _log_response(facade, None, follow=follow)
+        return _log_response(facade, streams, None, follow=follow)
 
     @app.get("/logs/{name:path}")
     async def model_logs(name: str, *, follow: bool = False) -> Response:
-        return _log_response(facade, (await facade.model(name)).id, follow=follow)
+        return _log_response(facade, streams, (await facade.model(name)).id, follow=follow)
 
 
-def _log_response(facade: Facade, model: str | None, *, follow: bool) -> Response:
-    # Engines write what they like: it must be shown as the text that it is.
-    headers = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+def _log_response(facade: Facade, streams: Streams, model: str | None, *, follow: bool) -> Response:
     if not follow:
-        return PlainTextResponse(facade.log_text(model), headers=headers)
-    return StreamingResponse(
-        _follow(facade, model), media_type="text/plain; charset=utf-8", headers=headers
+        return PlainTextResponse(facade.log_text(model), headers=AS_IT_IS)
+    return Following(
+        streams,
+        lambda wake: facade.follow_log(model, wake),
+        render=lambda lines: "".join(f"{line}\n" for line in lines),
+        media_type="text/plain; charset=utf-8",
     )
-
-
-async def _follow(facade: Facade, model: str | None) -> AsyncIterator[str]:
-    loop = asyncio.get_running_loop()
-    waiting = asyncio.Event()
-    follower = facade.follow_log(model, lambda: loop.call_soon_threadsafe(waiting.set))
-    try:
-        while True:
-            await waiting.wait()
-            waiting.clear()
-            yield "".join(f"{line}\n" for line in follower.take())
-    finally:
-        follower.close()
-
-
-def _add_admin_routes(app: FastAPI, facade: Facade) -> None:
-    @app.post("/admin/load")
-    async def load(order: ModelOrder) -> dict[str, object]:
-        return _order_done(await facade.load(order.model))
-
-    @app.post("/admin/unload")
-    async def unload(order: ModelOrder) -> dict[str, object]:
-        return _order_done(await facade.unload(order.model))
-
-    @app.get("/admin/status")
-    async def status() -> dict[str, object]:
-        info = await facade.info()
-        return {name: getattr(info, name) for name in info.__struct_fields__}
-
-
-def _order_done(info: ModelInfo) -> dict[str, object]:
-    return {"success": True, "model": info.id, "state": info.state}

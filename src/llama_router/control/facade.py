@@ -8,6 +8,9 @@ from typing import Protocol
 
 import msgspec
 
+HISTORY_MAX_COUNT = 10_000
+"""Of one answer; as JSON some megabytes."""
+
 
 class ControlError(Exception):
     """Something asked for cannot be done: ``status`` and ``code`` are the answer's."""
@@ -25,6 +28,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``state`` is one of invalid, unloaded, loading, loaded, unloading, backing_off, failed, stuck.
     ``created_s``: the file's modification time, Unix seconds. ``fraction``: how far its load is.
     ``error``: why it is invalid, or what its last load or engine came to.
+    ``memory``: bytes by device, those booked for its engine (``is_booked``) or else those that it
+    is expected to need; measured, or else estimated or configured. ``load_cost_s``: how long a load
+    takes. ``ttl_s``: how long it may be idle, and ``expires_at_s`` (Unix time) when that ends.
+    ``last_eviction``: why it last had to go, and for whom.
     """
 
     id: str
@@ -41,10 +48,63 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     fraction: float | None = None
     error: str = ""
     retry_in_s: float | None = None
+    pinned: bool = False
+    memory: dict[str, int] = {}
+    is_booked: bool = False
+    is_measured: bool = False
+    load_cost_s: float = 0.0
+    ttl_s: float | None = None
+    expires_at_s: float | None = None
+    last_eviction: str = ""
+
+
+class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory that engines are given of: RAM, or a graphics card's.
+
+    ``total_bytes``: what there is, None if not known. ``budget_bytes``: what engines may take
+    together. ``reserved_bytes``: what is booked for those that run. ``free_bytes``: the rest,
+    negative when they turned out to hold more.
+    """
+
+    name: str
+    total_bytes: int | None
+    budget_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+
+
+class VictimInfo(msgspec.Struct, frozen=True):
+    """A model that would go, with the reason and how many requests it answers now."""
+
+    model: str
+    reason: str
+    in_flight: int
+
+
+class PlanInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for a model would cause now.
+
+    ``fits``: whether the model can be loaded at all, beside what has to stay. ``reason``: the whole
+    in one sentence. ``wait_s``: how long a request that came now would wait, about; None: it would
+    be refused. ``needs``, ``free``: bytes by device. ``victims``: who would go.
+    """
+
+    model: str
+    state: str
+    fits: bool
+    reason: str
+    wait_s: float | None
+    load_cost_s: float
+    needs: dict[str, int]
+    free: dict[str, int]
+    victims: tuple[VictimInfo, ...]
 
 
 class RouterInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The router itself. ``max_loop_lag_s``: the longest that its event loop was held up."""
+    """The router itself. ``max_loop_lag_s``: the longest that its event loop was held up.
+
+    ``unrecorded_count``: requests that are not in the history, as there were too many at a time.
+    """
 
     version: str
     model_count: int
@@ -52,10 +112,12 @@ class RouterInfo(msgspec.Struct, frozen=True, kw_only=True):
     requests_under_way: int
     uptime_s: float
     max_loop_lag_s: float
+    unrecorded_count: int = 0
+    devices: tuple[DeviceInfo, ...] = ()
 
 
 class Follower(Protocol):
-    """The lines of a log, one after the other. Usable from any thread."""
+    """Lines of text as they come up, one after the other. Usable from any thread."""
 
     def take(self) -> Sequence[str]:
         """Return the lines that have come since the last call."""
@@ -79,8 +141,17 @@ class Facade(Protocol):
     async def unload(self, name: str) -> ModelInfo:
         """Stop a model's engine; return when it is gone. Raises ControlError."""
 
+    async def plan(self, name: str) -> PlanInfo:
+        """Return what a request would cause; nothing is changed. Raises ControlError."""
+
     async def info(self) -> RouterInfo:
         """Return how the router itself is doing."""
+
+    async def history(self, since_s: float, limit: int) -> list[bytes]:
+        """Return the newest ``limit`` requests since then (Unix time), oldest first, each as JSON.
+
+        At most HISTORY_MAX_COUNT. Raises ControlError.
+        """
 
     def log_text(self, model: str | None) -> str:
         """Return what a model's engines have written lately, or all engines (None)."""
@@ -89,4 +160,10 @@ class Facade(Protocol):
         """Follow a log, from the lines that are kept on, without a gap.
 
         ``wake`` is called, on any thread, when lines begin to wait.
+        """
+
+    def follow_events(self, model: str | None, wake: Callable[[], object]) -> Follower:
+        """Follow what happens to a model, or to all (None), from now on: JSON objects as lines.
+
+        ``wake`` as for ``follow_log``.
         """

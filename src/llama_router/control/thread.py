@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -39,6 +40,7 @@ class ControlThread:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
         self._socket, self.unix_path, self.port = _private_socket(self._folder)
         self._stop: Callable[[], None] = lambda: None
+        self._end_streams: Callable[[], object] = lambda: None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self.secret = secrets.token_urlsafe(_SECRET_BYTES)
@@ -46,6 +48,12 @@ class ControlThread:
     def start(self) -> None:
         """Begin to serve; ``on_ready`` is called on the control plane's thread."""
         self._thread.start()
+
+    def end_streams(self) -> None:
+        """Let answers that go on come to their proper end. Returns at once; for any thread."""
+        # It may have no loop yet, or none any more.
+        with contextlib.suppress(RuntimeError):
+            self._end_streams()
 
     def close(self) -> None:
         """End the server and wait for its thread. Blocks: not for the event loop."""
@@ -65,8 +73,11 @@ class ControlThread:
         import uvicorn
 
         from llama_router.control.app import create_app, with_secret
+        from llama_router.control.following import Streams
 
-        app = with_secret(create_app(self._facade, version=self._version), self.secret)
+        streams = Streams()
+        inner = create_app(self._facade, version=self._version, streams=streams)
+        app = with_secret(inner, self.secret)
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -86,9 +97,11 @@ class ControlThread:
         self._stop = stop
         if self._stopping.is_set():
             return
-        asyncio.run(self._serve(server))
+        asyncio.run(self._serve(server, streams.end))
 
-    async def _serve(self, server: "object") -> None:
+    async def _serve(self, server: "object", end_streams: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._end_streams = partial(loop.call_soon_threadsafe, end_streams)
         self._on_ready()
         await server.serve(sockets=[self._socket])  # type: ignore[attr-defined]  # uvicorn.Server
 

@@ -22,6 +22,17 @@ class Spawn(Command, frozen=True):
     generation: int
 
 
+class Inspect(Command, frozen=True):
+    """Look whether the engine of ``model`` could be started; answer with ModelInspected.
+
+    That its executable exists and its files can be read, nothing that takes long. Asked before
+    another engine is stopped for the model's sake; ``inspection`` numbers the question.
+    """
+
+    model: str
+    inspection: int
+
+
 class Terminate(Command, frozen=True):
     """Ask the engine to end in its own way; the core sends Kill when it does not."""
 
@@ -84,19 +95,23 @@ class NoticeKind(Enum):
     UNLOADING = "unloading"
     LOADING = "loading"
     READY = "ready"
+    QUEUED = "queued"
 
 
 class Notify(Command, frozen=True):
-    """Tell a waiting request how its load is going.
+    """Tell a waiting request how its load is going, or where in its queue it stands.
 
-    ``model`` is the one that is unloaded, loaded or ready; ``fraction`` (0 to 1) is how far loading
-    has come, as the engine says, or elapsed against what its last load took; None when unknown.
+    ``model`` is the one that is unloaded, loaded, ready or queued for; ``fraction`` (0 to 1) is how
+    far loading has come, as the engine says, or elapsed against what its last load took; None when
+    unknown. ``position`` is there only with QUEUED: how many requests of the model's queue go
+    before it, as things are, plus one.
     """
 
     request_id: int
     kind: NoticeKind
     model: str
     fraction: float | None = None
+    position: int | None = None
 
 
 class Settled(Command, frozen=True):

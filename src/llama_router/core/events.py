@@ -24,6 +24,8 @@ class RequestArrived(Event, frozen=True):
     key; keys take turns in a queue. The higher ``priority`` goes first, and among equals the
     interactive before the batch. ``keep_alive_s`` takes the place of the model's ``ttl_s`` from
     now on; it is what the operator allows already, and infinite or negative for "no end".
+    ``takes_slot`` is false for what costs the engine next to nothing (tokenize, props): neither
+    ``max_in_flight`` nor those who wait for one of the engine's slots hold it up.
     """
 
     request_id: int
@@ -34,6 +36,7 @@ class RequestArrived(Event, frozen=True):
     priority: int = 0
     is_batch: bool = False
     keep_alive_s: float | None = None
+    takes_slot: bool = True
 
 
 class RequestCancelled(Event, frozen=True):
@@ -52,6 +55,17 @@ class RequestBounced(Event, frozen=True):
     """A dispatched request got no byte from its engine and can be sent again as it was."""
 
     request_id: int
+
+
+class ModelInspected(Event, frozen=True):
+    """The answer to an ``Inspect``: ``problem`` is why ``model`` cannot be started, empty if none.
+
+    It is for people. A problem is counted as a load that failed, and costs no other model.
+    """
+
+    model: str
+    inspection: int
+    problem: str = ""
 
 
 class EngineSpawned(Event, frozen=True):
@@ -216,10 +230,14 @@ class TimerKind(Enum):
     TTL = "ttl"
     QUEUE_TIMEOUT = "queue_timeout"
     SWITCH = "switch"
+    INSPECTION = "inspection"
 
 
 class Timer(msgspec.Struct, frozen=True):
-    """The name of a timer. ``model`` is empty for the router's own."""
+    """The name of a timer. ``model`` is empty for the router's own.
+
+    ``generation`` is that of the engine, or the number of the inspection that it is about.
+    """
 
     kind: TimerKind
     model: str = ""

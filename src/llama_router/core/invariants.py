@@ -11,7 +11,7 @@ from llama_router.core.events import Timer, TimerKind
 from llama_router.core.machine import PLAN_PAUSE_S, Core
 from llama_router.core.model import Model, Request, RequestKind
 from llama_router.core.outlook import Outlook
-from llama_router.core.policies.base import Claim, Wake
+from llama_router.core.policies.base import Claim, Stop, Wake
 from llama_router.core.states import State
 
 
@@ -78,6 +78,14 @@ def _check_queue(core: Core, model: Model) -> None:
         "the bounced are first, in their order",
         model,
     )
+    riders = [each for each in requests if each.kind is RequestKind.LOAD or not each.takes_slot]
+    _require(
+        {*model.riders} == {each.request_id for each in riders},
+        "riders are those who wait and need no slot",
+        model,
+    )
+    listeners = sum(each.wants_notices for each in requests)
+    _require(model.listeners == listeners, "listeners are those who want notices", model)
     hopeless = model.is_given_up or model.state is State.STUCK or model.removed
     _require(
         not requests or not (hopeless or core.ledger.shutting_down),
@@ -95,6 +103,8 @@ def _check_engine(core: Core, model: Model) -> None:
             "only what was ready has requests in flight",
             model,
         )
+    extras = sum(not request.takes_slot for request in model.in_flight.values())
+    _require(model.extras == extras, "extras are those in flight that take no slot", model)
     _require(model.state is not State.DRAINING or model.in_flight, "drains something", model)
     _require(not model.unloads or model.has_process, "an unload waits for a process", model)
     _require(
@@ -151,12 +161,14 @@ def _check_claims(core: Core) -> None:
     for model in ledger.models.values():
         is_going = model.state in (State.DRAINING, State.STOPPING)
         _require(
-            (ledger.going.get(model.name) is model) == (is_going or bool(model.closing)),
+            (ledger.going.get(model.name) is model)
+            == (is_going or bool(model.closing or model.chosen_for)),
             "going lists exactly those who go",
             model,
         )
+        sake_of = model.closing or model.chosen_for
         _require(
-            not model.closing or is_going or model.closing in ledger.claims,
+            not sake_of or is_going or sake_of in ledger.claims,
             "nobody is closed for nothing",
             model,
         )
@@ -165,9 +177,27 @@ def _check_claims(core: Core) -> None:
             "who has to go and is idle is stopped",
             model,
         )
+        _require(not (model.spec.pinned and sake_of and not is_going), "pinned models stay", model)
+    _check_inspections(core)
+
+
+def _check_inspections(core: Core) -> None:
+    ledger = core.ledger
+    for name in ledger.inspections:
+        model = ledger.models.get(name)
         _require(
-            not (model.spec.pinned and model.closing and not is_going), "pinned models stay", model
+            model is not None and model.state is State.UNLOADED and model.waiting,
+            "who is inspected is waited for",
+            name,
         )
+    for victim in ledger.going.values():
+        inspection = ledger.inspections.get(victim.chosen_for or victim.closing)
+        if victim.closing in ledger.claims:
+            passed = inspection is not None and inspection.is_passed
+            _require(passed, "nobody goes for a model that was not inspected", victim)
+        if victim.chosen_for and victim.state in (State.STARTING, State.READY):
+            asked = inspection is not None and not inspection.is_passed
+            _require(asked, "who was chosen is kept only until an answer comes", victim)
 
 
 def _check_requests(core: Core) -> None:
@@ -206,6 +236,11 @@ def _check_timers(core: Core) -> None:
         # A timer that was set stays set while the model is used, and when it needs it no more.
         if model.state is State.READY
         and (model.in_flight or model.ttl_s is None or model.spec.pinned)
+    ]
+    expected += [
+        Timer(TimerKind.INSPECTION, name, inspection.number)
+        for name, inspection in ledger.inspections.items()
+        if not inspection.is_passed
     ]
     if ledger.shutting_down:
         optional.append(Timer(TimerKind.SHUTDOWN_DEADLINE))
@@ -251,7 +286,12 @@ def _check_progress(core: Core) -> None:
     plan = [step for step in core.policy.plan(ledger) if not isinstance(step, Wake)]
     look_again_at = ledger.timers.get(Timer(TimerKind.SWITCH), math.inf)
     is_bargain = False
+    being_inspected = {
+        name for name, inspection in ledger.inspections.items() if not inspection.is_passed
+    }
     for step in plan:
+        if isinstance(step, Stop) and step.sake_of.name in being_inspected:
+            continue
         # With each request that ends, a swap costs those who use the victims a little less; that
         # is looked at when the timer says so, and with it what others would gain by it.
         is_bargain |= isinstance(step, Claim) and any(
@@ -263,9 +303,11 @@ def _check_progress(core: Core) -> None:
     if core.policy.serves_at_once:
         for model in ledger.waiting.values():
             is_open = model.state is State.READY and not model.held and not model.closing
-            _require(not (is_open and model.capacity), "who can be served is served", model)
+            able = model.capacity or model.riders
+            _require(not (is_open and able), "who can be served is served", model)
     under_way = (
         look_again_at < math.inf
+        or being_inspected
         or any(
             model.state is not State.READY or model.in_flight or model.held
             for model in ledger.running.values()

@@ -6,6 +6,9 @@ contradict the commands. Everything that is iterated over is a dict or a list: t
 the same commands in the same order.
 """
 
+from itertools import islice
+from typing import Final
+
 from llama_router.core.commands import (
     CancelTimer,
     Command,
@@ -21,9 +24,14 @@ from llama_router.core.commands import (
 from llama_router.core.events import Timer, TimerKind
 from llama_router.core.line import Line
 from llama_router.core.memory import Memory, lacks
-from llama_router.core.model import Model, Request, RequestKind
+from llama_router.core.model import Inspection, Model, Request, RequestKind
 from llama_router.core.settings import CoreSettings
 from llama_router.core.states import TRANSITIONS, WITH_PROCESS, State, Trigger
+from llama_router.core.usage import Usage
+
+TOLD_AT_ONCE: Final = 32
+"""So many of a queue's first are told their new place in one step, the others when they get there.
+"""
 
 
 class Ledger:
@@ -31,8 +39,10 @@ class Ledger:
 
     ``running`` and ``waiting`` are the models that have a process and those that have waiters.
     ``claims`` are the models that are started as soon as there is room, in this order, ``going``
-    those that make room: closing for a claim, draining or stopping. ``inflation`` is the loss of
-    the costliest eviction so far, which lets what was not used since then grow old.
+    those that make room: chosen for a claim or closing for it, draining or stopping.
+    ``inspections`` are the questions asked for claims, by model. ``usage`` knows how often each
+    model is used. ``moved_on`` are the models whose queue has changed in this step although
+    somebody in it wants to know.
     """
 
     def __init__(self, settings: CoreSettings | None = None) -> None:
@@ -44,7 +54,10 @@ class Ledger:
         self.claims: dict[str, Model] = {}
         self.going: dict[str, Model] = {}
         self.line = Line(self.waiting, self.claims)
-        self.inflation = 0.0
+        self.inspections: dict[str, Inspection] = {}
+        self.last_inspection = 0
+        self.usage = Usage(self.models)
+        self.moved_on: dict[str, Model] = {}
         self.requests: dict[int, Request] = {}
         self.timers: dict[Timer, float] = {}
         self.now = 0.0
@@ -70,7 +83,7 @@ class Ledger:
         else:
             self.running.pop(model.name, None)
             self.going.pop(model.name, None)
-            model.closing = ""
+            model.closing = model.chosen_for = ""
             if new is not State.STUCK:
                 self.memory.release(model)
             if new is State.UNLOADED and model.waiting:
@@ -84,10 +97,24 @@ class Ledger:
             return False
         return not lacks(self.memory.free(), model.memory)
 
+    def max_waiting(self, model: Model) -> int:
+        """Return how many may wait for ``model``."""
+        return model.spec.max_waiting or self.settings.max_waiting
+
     def min_residency_end(self, model: Model) -> float:
         """Return when a READY model may go for others."""
         own_s = model.spec.min_residency_s
         return model.ready_since + (self.settings.min_residency_s if own_s is None else own_s)
+
+    def turn_end(self, model: Model) -> float:
+        """Return until when a READY model that has to go serves those who waited already.
+
+        A load is used for as long as it took, so that however many models are wanted at the same
+        time, half of the time is not spent on loading; but nobody's bound is stretched by more than
+        itself.
+        """
+        turn_s = min(model.load_cost_s, self.settings.max_wait_s)
+        return max(self.min_residency_end(model), model.ready_since + turn_s)
 
     def forget(self, model: Model) -> None:
         """Drop a model that is not configured any more and has neither process nor waiters."""
@@ -100,12 +127,19 @@ class Ledger:
     def set_timer_at(self, kind: TimerKind, model: Model | None, at: float) -> None:
         """Ask for a timer at a point in time."""
         timer = Timer(kind) if model is None else Timer(kind, model.name, model.generation)
+        self.set_named_timer(timer, at)
+
+    def set_named_timer(self, timer: Timer, at: float) -> None:
+        """Ask for a timer that goes by neither the model nor its generation alone."""
         self.timers[timer] = at
         self.out.append(SetTimer(timer, at))
 
     def cancel_timer(self, kind: TimerKind, model: Model) -> None:
         """Cancel a timer if it is set."""
-        timer = Timer(kind, model.name, model.generation)
+        self.cancel_named_timer(Timer(kind, model.name, model.generation))
+
+    def cancel_named_timer(self, timer: Timer) -> None:
+        """Cancel a timer if it is set."""
         if self.timers.pop(timer, None) is not None:
             self.out.append(CancelTimer(timer))
 
@@ -125,6 +159,12 @@ class Ledger:
         self.out.extend([CancelTimer(timer) for timer in self.timers])
         self.timers.clear()
 
+    def forget_inspection(self, name: str) -> None:
+        """Drop the question about a model, answered or not."""
+        inspection = self.inspections.pop(name, None)
+        if inspection is not None:
+            self.cancel_named_timer(Timer(TimerKind.INSPECTION, name, inspection.number))
+
     # Requests and tickets
 
     def enqueue(self, request: Request) -> bool:
@@ -138,6 +178,12 @@ class Ledger:
         else:
             queue.append(request)
         self.waiting[model.name] = model
+        if request.kind is RequestKind.LOAD or not request.takes_slot:
+            model.riders[request.request_id] = request
+        if request.wants_notices:
+            model.listeners += 1
+        if model.listeners:
+            self.moved_on[model.name] = model
         if may_advance and model.state is State.UNLOADED:
             self.line.add(model)
         if self.settings.max_queue_s:
@@ -151,18 +197,25 @@ class Ledger:
         model = request.model
         del self.requests[request.request_id]
         was_head = model.waiting.remove(request)
+        self._left_queue(request)
         if not model.waiting:
             self.nobody_waits_for(model)
         if model.held and not (model.waiting and model.waiting.head.bounced):
             self.release(model)
         return was_head
 
+    def _left_queue(self, request: Request) -> None:
+        model = request.model
+        if model.riders:
+            model.riders.pop(request.request_id, None)
+        if model.listeners:
+            model.listeners -= request.wants_notices
+            self.moved_on[model.name] = model
+
     def nobody_waits_for(self, model: Model) -> None:
         """The queue of ``model`` has become empty."""
         if self.waiting.pop(model.name, None) is not None and self.settings.max_queue_s:
-            timer = Timer(TimerKind.QUEUE_TIMEOUT, model.name)
-            if self.timers.pop(timer, None) is not None:
-                self.out.append(CancelTimer(timer))
+            self.cancel_named_timer(Timer(TimerKind.QUEUE_TIMEOUT, model.name))
 
     def set_queue_timer(self, model: Model) -> None:
         """Ask to be told when the oldest client has waited for too long. Operators may wait."""
@@ -171,9 +224,7 @@ class Ledger:
             return
         for request in model.waiting:
             if request.kind is RequestKind.CLIENT:
-                at = request.arrived_at + self.settings.max_queue_s
-                self.timers[timer] = at
-                self.out.append(SetTimer(timer, at))
+                self.set_named_timer(timer, request.arrived_at + self.settings.max_queue_s)
                 return
 
     def release(self, model: Model) -> None:
@@ -191,9 +242,10 @@ class Ledger:
             model.visitors[request_id] = request
         else:
             model.in_flight[request_id] = request
+            if not request.takes_slot:
+                model.extras += 1
             self.dispatches = model.served = self.dispatches + 1
-            model.uses += 1.0
-            model.inflation = self.inflation
+            self.usage.count(model, self.now)
             if request.keep_alive_s is not None:
                 model.keep_alive_s = request.keep_alive_s
         self.out.append(Dispatch(request_id, model.spec.name, generation))
@@ -204,23 +256,38 @@ class Ledger:
         if model.closing:
             limit = min(limit, model.turn)
             model.turn -= limit
-        if limit < len(model.waiting):
-            self._settle_loads(model)
-        requests = model.waiting.take(limit)
+        requests: list[Request] = []
+        if model.riders and limit < len(model.waiting):
+            requests = self._take_riders(model, tickets_only=model.closing or at_most is not None)
+        requests += model.waiting.take(limit)
         if not model.waiting:
             self.nobody_waits_for(model)
         for request in requests:
+            self._left_queue(request)
             if request.kind is RequestKind.LOAD:
                 self.settle(request)
                 continue
             self.notify(request, NoticeKind.READY, model)
             self.dispatch(request)
 
-    def _settle_loads(self, model: Model) -> None:
-        """Settle the tickets in the queue of a ready model: they need no capacity."""
-        for request in [each for each in model.waiting if each.kind is RequestKind.LOAD]:
+    @staticmethod
+    def _take_riders(model: Model, *, tickets_only: object) -> list[Request]:
+        """Take out of the queue of a ready model who needs no capacity."""
+        riders = list(model.riders.values())
+        if tickets_only:
+            riders = [each for each in riders if each.kind is RequestKind.LOAD]
+        for request in riders:
             model.waiting.remove(request)
-            self.settle(request)
+        return riders
+
+    def ended(self, request: Request) -> bool:
+        """Take a request out of what its engine has in flight; return whether it was there."""
+        model = request.model
+        if model.in_flight.pop(request.request_id, None) is None:
+            return False
+        if not request.takes_slot:
+            model.extras -= 1
+        return True
 
     def refuse(
         self, request: Request, kind: RejectKind, reason: str, retry_after_s: float | None = None
@@ -237,6 +304,8 @@ class Ledger:
     ) -> None:
         """End all who wait for ``model`` without an engine."""
         requests = model.waiting.take()
+        model.riders.clear()
+        model.listeners = 0
         self.nobody_waits_for(model)
         for request in requests:
             self.refuse(request, kind, reason, retry_after_s)
@@ -267,3 +336,27 @@ class Ledger:
         """Tell all who wait for ``model``."""
         for request in model.waiting:
             self.notify(request, kind, about, fraction)
+
+    def tell_places(self) -> None:
+        """Tell those near the head of a queue that has changed where they stand now.
+
+        A newcomer behind them is told once how many there are. While its model is being loaded,
+        that is what a queue waits for.
+        """
+        for model in self.moved_on.values():
+            if not model.listeners or model.state is State.STARTING:
+                continue
+            for position, request in enumerate(islice(model.waiting.upcoming(), TOLD_AT_ONCE), 1):
+                self._tell_place(request, position)
+            newest = model.waiting.newest
+            if not newest.position:
+                self._tell_place(newest, len(model.waiting))
+        self.moved_on.clear()
+
+    def _tell_place(self, request: Request, position: int) -> None:
+        if request.wants_notices and request.position != position:
+            request.position = position
+            notice = Notify(
+                request.request_id, NoticeKind.QUEUED, request.model.name, position=position
+            )
+            self.out.append(notice)

@@ -23,6 +23,9 @@ MAX_ADDRESS_TRIES: Final = 3
 MIN_PROGRESS: Final = 0.01
 """Waiting clients are told of whole percents, not of every tensor."""
 
+MIN_RETRY_AFTER_S: Final = 1.0
+"""Whoever is refused need not come back any sooner."""
+
 _HELD_S: Final = 1.0  # as long as a bounce holds a queue back, at most
 
 _ROUNDING: Final = 1e-9  # 0.29 - 0.28 < 0.01 in floating point
@@ -186,6 +189,12 @@ class Lifecycle:
         self.load_failed(model, RejectKind.MODEL_LOAD_FAILED, reason)
         self._set_back(model, reason)
 
+    def inspection_failed(self, model: Model, problem: str) -> None:
+        """An UNLOADED model cannot be started: that is a failed load that has cost nobody."""
+        self._ledger.forget_inspection(model.name)
+        self.load_failed(model, RejectKind.MODEL_LOAD_FAILED, problem)
+        self._set_back(model, problem)
+
     def timed_out(self, model: Model) -> None:
         """The engine did not answer in time."""
         reason = f"no answer within {model.spec.ready_timeout_s:g} s of its start"
@@ -213,10 +222,10 @@ class Lifecycle:
         ledger.cancel_timer(TimerKind.STOP_GRACE, model)
         ledger.cancel_timer(TimerKind.REAP_DEADLINE, model)
         self._gone(model)
-        if model.state is State.STOPPING and not ledger.shutting_down and not model.removed:
-            self._set_back(model, reason)
-        else:
+        if ledger.shutting_down or model.removed:
             ledger.move(model, Trigger.REAPED, reason)
+        else:
+            self._set_back(model, reason)
         ledger.settle_unloads(model)
         if model.removed:
             ledger.forget(model)
@@ -241,8 +250,8 @@ class Lifecycle:
             self._ledger.move(model, Trigger.CLEAR, reason)
 
     def retry_after(self, model: Model) -> float:
-        """Return the rest of a back-off or ban, in seconds."""
-        return max(0.0, model.crashes.retry_at - self._ledger.now)
+        """Return in how many seconds a client may ask again: after the back-off or ban."""
+        return max(MIN_RETRY_AFTER_S, model.crashes.retry_at - self._ledger.now)
 
     def _leave(self, model: Model, trigger: Trigger, reason: str) -> None:
         ledger = self._ledger
@@ -266,6 +275,7 @@ class Lifecycle:
     def _gone(model: Model) -> None:
         # The proxy sees these connections break and still reports each of them.
         model.in_flight.clear()
+        model.extras = 0
         model.visitors.clear()
 
     def _count_crash(self, model: Model, reason: str, ready_for_s: float) -> None:
@@ -278,8 +288,9 @@ class Lifecycle:
         if model.after_reap is State.FAILED:
             ledger.move(model, Trigger.GIVE_UP, reason)
             return
-        delay_s = self.retry_after(model)
-        if model.after_reap is State.COOLING and (delay_s or model.state is State.STARTING):
+        delay_s = max(0.0, model.crashes.retry_at - ledger.now)
+        had_process = model.state in (State.STOPPING, State.STUCK)
+        if model.after_reap is State.COOLING and (delay_s or not had_process):
             ledger.move(model, Trigger.BACK_OFF, reason)
             ledger.set_timer(TimerKind.BACKOFF, model, delay_s)
             return

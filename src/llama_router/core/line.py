@@ -61,7 +61,13 @@ class Line:
         return models
 
     def __bool__(self) -> bool:
-        return bool(self.first(1, by_rank=False))
+        heap = self._by_age
+        while heap:
+            model = self._waiting.get(heap[0][2])
+            if model is not None and self._belongs(model):
+                return True
+            heappop(heap)
+        return False
 
     def _belongs(self, model: Model) -> bool:
         return model.state is State.UNLOADED and model.name not in self._claims

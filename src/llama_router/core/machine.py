@@ -11,12 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from llama_router.core import reasons
-from llama_router.core.commands import (
-    Command,
-    NoticeKind,
-    Reject,
-    RejectKind,
-)
+from llama_router.core.commands import Command, Reject, RejectKind
 from llama_router.core.events import (
     AddressStolen,
     BudgetsChanged,
@@ -29,6 +24,7 @@ from llama_router.core.events import (
     ExitCause,
     FootprintMeasured,
     LoadRequested,
+    ModelInspected,
     ModelsChanged,
     ModelSpec,
     RequestArrived,
@@ -49,7 +45,7 @@ from llama_router.core.operators import Operators
 from llama_router.core.policies.arrival import ArrivalOrder
 from llama_router.core.policies.base import Claim, Policy, Refuse, Serve, Start, Stop, Wake
 from llama_router.core.preview import Plan, preview
-from llama_router.core.refusals import Refusals
+from llama_router.core.refusals import MAX_RETRY_AFTER_S, Refusals
 from llama_router.core.settings import CoreSettings
 from llama_router.core.states import State, Trigger
 from llama_router.core.swaps import Swaps
@@ -101,6 +97,7 @@ class Core:
             EngineExited: self._engine_exited,
             EngineReaped: self._engine_reaped,
             AddressStolen: self._address_stolen,
+            ModelInspected: self._model_inspected,
             TimerFired: self._timer_fired,
             LoadRequested: self._then_schedule(operators.load_requested),
             UnloadRequested: self._then_schedule(operators.unload_requested),
@@ -124,6 +121,7 @@ class Core:
                 TimerKind.BOUNCE: self._believe,
                 TimerKind.TTL: self._engines.ttl_over,
                 TimerKind.QUEUE_TIMEOUT: self._queue_timed_out,
+                TimerKind.INSPECTION: self._swaps.inspected,
             }
         )
 
@@ -137,6 +135,8 @@ class Core:
         out: list[Command] = []
         ledger.out = out
         self._handlers[type(event)](event)
+        if ledger.moved_on:
+            ledger.tell_places()
         return out
 
     # Views
@@ -188,7 +188,10 @@ class Core:
             # Whoever waits may be older and want another model.
             and (not (waiting := self._waiting) or (self._serves_at_once and not model.closing))
             and event.model not in waiting
-            and (not (limit := model.spec.max_in_flight) or len(model.in_flight) < limit)
+            and (
+                not (limit := model.spec.max_in_flight)
+                or len(model.in_flight) - model.extras < limit
+            )
         ):
             self.ledger.dispatch(self._request_of(event, model))
             return
@@ -212,6 +215,9 @@ class Core:
         if model.state is State.STUCK:
             self.ledger.refuse(request, RejectKind.MODEL_STUCK, reasons.stuck(model))
             return
+        if not event.takes_slot and self._is_served_beside(model):
+            self.ledger.dispatch(request)
+            return
         if self._refusals.for_want_of_room(request):
             return
         rank = model.waiting.rank if model.waiting else None
@@ -228,7 +234,15 @@ class Core:
             event.key,
             2 * event.priority + (not event.is_batch),
             event.keep_alive_s,
+            event.takes_slot,
         )
+
+    def _is_served_beside(self, model: Model) -> bool:
+        """Return whether a newcomer that takes no slot is served, whoever waits for one."""
+        if model.state is not _READY or model.held or model.closing:
+            return False
+        others = len(self._waiting) - (model.name in self._waiting)
+        return self._serves_at_once or not others
 
     def _visitor_arrived(self, request_id: int, model: Model) -> None:
         if model.state in (State.READY, State.DRAINING):
@@ -259,11 +273,10 @@ class Core:
 
     def _left_engine(self, request: Request) -> None:
         model = request.model
-        in_flight = model.in_flight
-        if in_flight.pop(request.request_id, None) is None:
+        if not self.ledger.ended(request):
             model.visitors.pop(request.request_id, None)
             return
-        if not in_flight:
+        if not model.in_flight:
             model.idle_since = self.ledger.now
             if model.state is State.DRAINING:
                 self._engines.stop(model, "drained")
@@ -325,7 +338,7 @@ class Core:
     def _forget_dispatch(self, request: Request) -> None:
         model = request.model
         model.visitors.pop(request.request_id, None)
-        if model.in_flight.pop(request.request_id, None) is not None and not model.in_flight:
+        if self.ledger.ended(request) and not model.in_flight:
             model.idle_since = self.ledger.now
             self._engines.watch_idle(model)
 
@@ -351,15 +364,16 @@ class Core:
                     case Claim():
                         self._swaps.claim(step)
                     case Refuse(model, kind, reason):
-                        ledger.refuse_waiters(model, kind, reason)
+                        ledger.refuse_waiters(model, kind, reason, MAX_RETRY_AFTER_S)
                     case Stop(model, sake_of):
-                        self._make_way(model, sake_of)
+                        self._swaps.make_way(model, sake_of)
                         continue
                     case Wake(at):
                         ledger.set_switch_timer(at)
                         continue
                 changed = True
             changed = self._swaps.advance() or changed
+        self._swaps.end_look()
         self._plan_after = ledger.now + PLAN_PAUSE_S
 
     def _then_schedule(
@@ -369,13 +383,15 @@ class Core:
             handler(event)
             if anew:
                 self._weigh_anew()
-            self._schedule()
+            else:
+                self._schedule()
 
         return handle
 
     def _weigh_anew(self) -> None:
-        """Forget what was decided: sizes, limits or who there is have changed."""
+        """Decide as if nothing had been: sizes, limits or who there is have changed."""
         self._swaps.abandon()
+        self._schedule()
         for model in list(self._waiting.values()):
             self._serve_at_once(model)
 
@@ -389,24 +405,10 @@ class Core:
         self._swaps.abandon()  # what it holds is not going to be free soon
 
     def _queue_timed_out(self, model: Model) -> None:
-        """Refuse who has waited for too long; operators may wait."""
-        ledger = self.ledger
-        limit_s = ledger.settings.max_queue_s
-        for request in list(model.waiting):
-            if request.kind is not _CLIENT or request.arrived_at + limit_s > ledger.now:
-                continue
-            ledger.leave(request)
-            text = reasons.queue_timeout(model, limit_s)
-            ledger.refuse(request, RejectKind.QUEUE_TIMEOUT, text, max(1.0, model.load_cost_s))
+        self._refusals.for_waiting_too_long(model)
         if model.waiting:
-            ledger.set_queue_timer(model)
+            self.ledger.set_queue_timer(model)
             self._serve_at_once(model)
-
-    def _make_way(self, model: Model, sake_of: Model) -> None:
-        if model.state is State.STOPPING:
-            return  # for another model that waits as well
-        self._engines.stop(model, f"swap for {sake_of.name}")
-        self.ledger.notify_waiters(sake_of, NoticeKind.UNLOADING, model)
 
     # Engines
 
@@ -469,6 +471,16 @@ class Core:
             reason = "another process answers on its address"
             self._engines.lost_address(model, reason, exited=False)
             self._schedule()
+
+    def _model_inspected(self, event: ModelInspected) -> None:
+        model = self._swaps.inspections.answered(event)
+        if model is None:
+            return
+        if event.problem:
+            self._engines.inspection_failed(model, event.problem)
+        else:
+            self._swaps.inspected(model)
+        self._schedule()
 
     def _timer_fired(self, event: TimerFired) -> None:
         timer = event.timer

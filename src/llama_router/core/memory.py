@@ -36,13 +36,6 @@ class Memory:
         reserved = self.reserved
         return {device: size - reserved[device] for device, size in self.budgets.items()}
 
-    def share(self, need: Iterable[DeviceBytes]) -> float:
-        """Return ``need`` as a share of the budgets, added up over the devices."""
-        budgets = self.budgets
-        return sum(
-            part.size_bytes / budgets[part.device] for part in need if budgets.get(part.device)
-        )
-
     def never_fits(self, need: Iterable[DeviceBytes]) -> bool:
         """Return whether ``need`` is more than a device has even when it is empty."""
         return lacks(self.budgets, need)
@@ -88,7 +81,7 @@ class Memory:
         for part in memory:
             reserved[part.device] = reserved.get(part.device, 0) + part.size_bytes
         model.reserved = memory
-        model.share = self.share(memory) or 1.0
+        model.held_bytes = sum(part.size_bytes for part in memory)
 
     def _note_overdraft(self) -> None:
         self.overdraft = {device: -free for device, free in self.free().items() if free < 0}

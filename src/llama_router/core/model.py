@@ -22,12 +22,20 @@ class RequestKind(Enum):
     UNLOAD = "unload"
 
 
+class Inspection(msgspec.Struct):
+    """The question whether a model could be started, and whether others may go for it by now."""
+
+    number: int
+    is_passed: bool = False
+
+
 class Request(msgspec.Struct, eq=False):
     """A request or an operator's ticket that has not come to its end.
 
     ``generation`` is that of the engine it was dispatched to, and 0 while it waits. ``rank`` is its
     priority doubled, and one more unless it is a batch's: who is interactive goes first among
-    equals.
+    equals. ``takes_slot`` is false for what its engine answers beside everything else.
+    ``position`` is the place in the queue that its client was told last, 0 if none was.
     """
 
     request_id: int
@@ -38,6 +46,8 @@ class Request(msgspec.Struct, eq=False):
     key: str = ""
     rank: int = 1
     keep_alive_s: float | None = None
+    takes_slot: bool = True
+    position: int = 0
     generation: int = 0
     bounced: bool = False
     aborted: bool = False
@@ -50,20 +60,22 @@ class Model(msgspec.Struct, eq=False):
     """One model: its configuration, its engine, and who waits for it or is served by it.
 
     ``in_flight`` are the requests that its present engine is answering, ``visitors`` those of them
-    that may not load. ``fraction`` is how far the load is, as far as the engine has said.
-    ``after_reap`` is where STOPPING leads. ``held`` keeps its queue back for a moment after a
-    bounce, because its engine may be gone without the exit having been seen yet. ``served`` grows
-    with each dispatch in the whole router. ``removed`` means that it is not configured any more and
-    goes with its process; ``regrouped``, that its group changed under the running process.
+    that may not load; ``extras`` counts those in flight that take no slot. ``riders`` are those who
+    wait but need no slot, ``listeners`` how many of those who wait want notices. ``fraction`` is
+    how far the load is, as far as the engine has said. ``after_reap`` is where STOPPING leads.
+    ``held`` keeps its queue back for a moment after a bounce, because its engine may be gone
+    without the exit having been seen yet. ``served`` grows with each dispatch in the whole router.
+    ``removed`` means that it is not configured any more and goes with its process; ``regrouped``,
+    that its group changed under the running process.
 
     ``memory`` is what its next process is expected to need, ``reserved`` what is booked for the
     present one, ``measured`` what a process of it was seen to hold; ``ran_out`` means that
     ``memory`` was raised because an engine ran out of it.
-    ``share`` is ``reserved`` as a share of the budgets, 1 when nothing is known of it.
-    ``uses`` counts its requests (halved with each eviction) and ``inflation`` is the loss that the
-    last eviction had cost when it was used last: what Greedy-Dual-Size-Frequency goes by.
-    ``closing`` is the name of the model that it must make room for, if any: it takes no newcomers,
-    but ``turn`` of those who waited already.
+    ``held_bytes`` is ``reserved``, added up. ``uses`` and ``counted_at`` are kept by ``Usage``.
+    ``chosen_for`` is the name of the model that it is to make room for as soon as that one was
+    inspected; ``closing`` that of the model that it must make room for by now: it takes no
+    newcomers, but ``turn`` of those who waited already. ``last_eviction`` is for whom and why it
+    had to go last.
     ``keep_alive_s`` is what the last request that said so wanted in place of ``ttl_s``.
     ``idle_since`` is the end of its last request, or when it became ready; ``ttl_at`` is when its
     timer looks whether it has been idle for long enough, None when none is set.
@@ -75,6 +87,9 @@ class Model(msgspec.Struct, eq=False):
     waiting: Queue = msgspec.field(default_factory=Queue)
     in_flight: dict[int, Request] = msgspec.field(default_factory=dict)
     visitors: dict[int, Request] = msgspec.field(default_factory=dict)
+    extras: int = 0
+    riders: dict[int, Request] = msgspec.field(default_factory=dict)
+    listeners: int = 0
     unloads: dict[int, Request] = msgspec.field(default_factory=dict)
     crashes: CrashHistory = msgspec.field(default_factory=CrashHistory)
     fraction: float | None = None
@@ -90,14 +105,16 @@ class Model(msgspec.Struct, eq=False):
     memory: tuple[DeviceBytes, ...] = ()
     measured: tuple[DeviceBytes, ...] = ()
     reserved: tuple[DeviceBytes, ...] = ()
-    share: float = 1.0
+    held_bytes: int = 0
     ran_out: bool = False
     load_cost_s: float = 1.0
     uses: float = 0.0
-    inflation: float = 0.0
+    counted_at: float = -math.inf
+    chosen_for: str = ""
     closing: str = ""
     closing_reason: str = ""
     turn: int = 0
+    last_eviction: str = ""
     keep_alive_s: float | None = None
     idle_since: float = 0.0
     ttl_at: float | None = None
@@ -146,7 +163,14 @@ class Model(msgspec.Struct, eq=False):
     def capacity(self) -> int:
         """How many more requests its engine may be given."""
         limit = self.spec.max_in_flight
-        return max(0, limit - len(self.in_flight)) if limit else sys.maxsize
+        return max(0, limit - len(self.in_flight) + self.extras) if limit else sys.maxsize
+
+    def holds_on(self, device: str) -> int:
+        """Return how many bytes are booked for its process on ``device``."""
+        for part in self.reserved:
+            if part.device == device:
+                return part.size_bytes
+        return 0
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.state.value} generation={self.generation}>"
@@ -159,7 +183,9 @@ class ModelView(msgspec.Struct, frozen=True):
     ``generation`` is that of its last start, 0 if there was none. ``fraction`` is there only while
     loading. ``retry_at`` (the clock of ``Core.handle``) is the end of its back-off or ban, if any,
     and ``expires_at`` when it is unloaded unless somebody uses it. ``memory`` is what is booked for
-    its process, or else what it is expected to need.
+    its process, or else what it is expected to need; ``is_measured`` tells whether that was
+    measured. ``ttl_s`` is how long it may be idle, if that is limited.
+    ``last_eviction`` says, for people, for whom and why it had to go last, if it ever had to.
     """
 
     name: str
@@ -174,6 +200,9 @@ class ModelView(msgspec.Struct, frozen=True):
     memory: tuple[DeviceBytes, ...] = ()
     load_cost_s: float = 0.0
     expires_at: float | None = None
+    is_measured: bool = False
+    ttl_s: float | None = None
+    last_eviction: str = ""
 
 
 def view_of(model: Model) -> ModelView:
@@ -191,6 +220,9 @@ def view_of(model: Model) -> ModelView:
         memory=model.reserved or model.memory,
         load_cost_s=model.load_cost_s,
         expires_at=_expiry(model),
+        is_measured=bool(model.measured),
+        ttl_s=model.ttl_s,
+        last_eviction=model.last_eviction,
     )
 
 

@@ -61,6 +61,9 @@ class Operators:
             if self._ledger.memory.never_fits(model.memory) and not model.has_process:
                 self._ledger.settle(ticket, RejectKind.DOES_NOT_FIT, reasons.does_not_fit(model))
                 return
+            if len(model.waiting) >= self._ledger.max_waiting(model):
+                self._ledger.settle(ticket, RejectKind.QUEUE_FULL, reasons.queue_full(model))
+                return
             self._ledger.enqueue(ticket)
 
     def unload_requested(self, event: UnloadRequested) -> None:
@@ -142,6 +145,7 @@ class Operators:
         if old.fingerprint == spec.fingerprint:
             return
         reason = "its configuration changed"
+        self._ledger.forget_inspection(model.name)
         self._engines.clear(model, reason)
         if model.state is State.READY:
             self._engines.drain(model, reason)

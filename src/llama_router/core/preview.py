@@ -1,16 +1,16 @@
 """What a request would cause: whether its model fits, who would go for it, how long it takes."""
 
-from operator import attrgetter
-
 import msgspec
 
-from llama_router.core.eviction import Candidate, cheapest, loss_of
+from llama_router.core.events import DeviceBytes
+from llama_router.core.eviction import cheapest
 from llama_router.core.ledger import Ledger
 from llama_router.core.memory import add, lacks
 from llama_router.core.model import Model
 from llama_router.core.outlook import Outlook
 from llama_router.core.policies.base import Policy
 from llama_router.core.states import PUBLIC_NAMES, State
+from llama_router.core.usage import Usage
 
 
 class Victim(msgspec.Struct, frozen=True):
@@ -27,7 +27,9 @@ class Plan(msgspec.Struct, frozen=True):
     ``fits``: whether the model can be loaded at all, beside what has to stay. ``wait_s``: how long
     a request that arrived now would wait, about; what busy models need to finish is not in it but
     for the longest that they may be kept (``max_wait_s``). None: it would be refused.
-    ``reason``: the whole in one sentence.
+    ``reason``: the whole in one sentence. ``needs``: what its engine is expected to need on each
+    device, nothing when that is not known; ``free``: what is free on each device that has a budget
+    (negative: overbooked).
     """
 
     model: str
@@ -36,14 +38,18 @@ class Plan(msgspec.Struct, frozen=True):
     victims: tuple[Victim, ...]
     wait_s: float | None
     reason: str
+    needs: tuple[DeviceBytes, ...] = ()
+    free: tuple[DeviceBytes, ...] = ()
 
 
 def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
     """Return what a request for ``model`` would cause at ``now``; nothing is changed."""
 
     def plan(reason: str, wait_s: float | None, *victims: Victim, fits: bool = True) -> Plan:
-        return Plan(model.name, PUBLIC_NAMES[model.state], fits, victims, wait_s, reason)
+        state = PUBLIC_NAMES[model.state]
+        return Plan(model.name, state, fits, victims, wait_s, reason, model.memory, free)
 
+    free = tuple(DeviceBytes(device, size) for device, size in ledger.memory.free().items())
     load_s = model.load_cost_s
     if model.state is State.READY:
         if model.closing:
@@ -71,7 +77,7 @@ def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
         fits = not _is_kept_out(ledger, model, outlaws)
         reason = "what is being loaded must be loaded first" if fits else "it does not fit"
         return plan(reason, ledger.settings.max_wait_s + load_s if fits else None, fits=fits)
-    victims = [_describe(other, now, outlaws) for other in chosen]
+    victims = [_describe(other, ledger.usage, now, outlaws) for other in chosen]
     ready_in_s = max(_ready_to_go_in_s(ledger, other, now) for other in chosen)
     names = ", ".join(victim.model for victim in victims)
     return plan(f"in place of {names}", ready_in_s + load_s, *victims)
@@ -96,11 +102,9 @@ def _victims(
         and not _is_awaited(other)
     ]
     for pool in ([each for each in staying if not _is_busy(ledger, each, now)], staying):
-        candidates = [Candidate(each, loss_of(each)) for each in pool]
-        candidates.sort(key=attrgetter("loss"))
-        chosen = cheapest(candidates, shortfall, places)
+        chosen = cheapest(pool, shortfall, places)
         if chosen is not None:
-            return [*outlaws, *(candidate.model for candidate in chosen)]
+            return [*outlaws, *chosen]
     return None
 
 
@@ -124,11 +128,11 @@ def _is_kept_out(ledger: Ledger, model: Model, outlaws: list[Model]) -> bool:
     return lacks(free, model.memory)
 
 
-def _describe(model: Model, now: float, outlaws: list[Model]) -> Victim:
+def _describe(model: Model, usage: Usage, now: float, outlaws: list[Model]) -> Victim:
     if model in outlaws:
         why = "of another group"
     else:
-        why = f"the least loss ({loss_of(model):.3g} s of loading for its share of memory)"
+        why = f"the least loss ({usage.of(model):.2g} uses of {model.load_cost_s:.3g} s of loading)"
     if model.in_flight:
         return Victim(model.name, f"in use; {why}", len(model.in_flight))
     return Victim(model.name, f"not used for {max(0.0, now - model.idle_since):.0f} s; {why}", 0)

@@ -1,7 +1,7 @@
 """Those who wait for one model, in two orders: by age, and by whose turn it is."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,29 @@ class Queue:
     def head(self) -> "Request":
         """The oldest, the bounced before all others. Only for a queue that is not empty."""
         return next(iter(self._items.values()))
+
+    @property
+    def newest(self) -> "Request":
+        """The one who came last. Only for a queue that is not empty."""
+        return next(reversed(self._items.values()))
+
+    def upcoming(self) -> Iterator["Request"]:
+        """Yield all who wait in the order in which they would be served."""
+        yield from takewhile(lambda request: request.bounced, self._items.values())
+        for rank in sorted(self._lanes, reverse=True):
+            # Not a list: who asks for the first few is not to pay for all keys.
+            lanes: Iterable[Iterator[Request]]
+            lanes = (iter(requests.values()) for requests in self._lanes[rank].values())
+            is_over = False
+            while not is_over:
+                unfinished: list[Iterator[Request]] = []
+                for lane in lanes:
+                    request = next((each for each in lane if not each.bounced), None)
+                    if request is not None:
+                        yield request
+                        unfinished.append(lane)
+                lanes = unfinished
+                is_over = not unfinished
 
     @property
     def rank(self) -> int:

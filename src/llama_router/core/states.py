@@ -58,6 +58,9 @@ class Trigger(Enum):
 TRANSITIONS: Final = MappingProxyType(
     {
         (State.UNLOADED, Trigger.SPAWN): State.STARTING,
+        # It was inspected and could not have been started.
+        (State.UNLOADED, Trigger.BACK_OFF): State.COOLING,
+        (State.UNLOADED, Trigger.GIVE_UP): State.FAILED,
         (State.STARTING, Trigger.ANSWERS): State.READY,
         (State.STARTING, Trigger.STOP): State.STOPPING,
         (State.STARTING, Trigger.EXIT): State.STOPPING,
@@ -78,6 +81,8 @@ TRANSITIONS: Final = MappingProxyType(
         (State.FAILED, Trigger.CLEAR): State.UNLOADED,
         (State.FAILED, Trigger.TRIAL): State.UNLOADED,
         (State.STUCK, Trigger.REAPED): State.UNLOADED,
+        (State.STUCK, Trigger.BACK_OFF): State.COOLING,
+        (State.STUCK, Trigger.GIVE_UP): State.FAILED,
     }
 )
 

@@ -16,14 +16,13 @@ from llama_router.engines import devices_amd, devices_nvidia, devices_ram
 CPU = "cpu"
 _MIB_BYTES = 2**20
 _GIB_BYTES = 2**30
-# Left to the system and other programs: a part of the whole, within bounds.
-_RESERVED_SHARE = 0.05
-_LEAST_RESERVE_BYTES = {CPU: _GIB_BYTES // 2}
-_LEAST_GPU_RESERVE_BYTES = _GIB_BYTES // 4
-_MOST_RESERVE_BYTES = 4 * _GIB_BYTES
+# Left to the system and other programs: what llama.cpp leaves free on a graphics card, too
+# (``--fit-target``), and a part of the RAM, on which the whole system lives.
+_GPU_RESERVE_BYTES = _GIB_BYTES
+_RAM_RESERVE_SHARE = 0.1
 
 # Loading the libraries of a graphics card can take some seconds.
-_LIST_TIMEOUT_S = 20.0
+LIST_TIMEOUT_S = 20.0
 _MAX_LIST_CHARS = 65_536
 _MAX_DEVICES = 64
 
@@ -33,11 +32,6 @@ _LISTED = re.compile(
     r" \((?P<total>[0-9]{1,9}) MiB, (?P<free>[0-9]{1,9}) MiB free\)$",
     re.MULTILINE,
 )
-_SIZE = re.compile(
-    r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?P<unit>[KMGT]i?B?|B)?", re.IGNORECASE
-)
-_EXPONENTS = {"K": 1, "M": 2, "G": 3, "T": 4}
-_MAX_SIZE_BYTES = 2**50
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -70,7 +64,9 @@ def find_devices() -> tuple[Device, ...]:
     return (Device(CPU, total_bytes, available_bytes), *cards[:_MAX_DEVICES])
 
 
-def list_devices(llama_server: Path) -> tuple[Device, ...] | None:
+def list_devices(
+    llama_server: Path, timeout_s: float = LIST_TIMEOUT_S
+) -> tuple[Device, ...] | None:
     """Ask a llama-server which graphics cards it finds; None when it does not say.
 
     It alone knows how its build names and numbers them. Starting it takes up to some seconds.
@@ -80,7 +76,7 @@ def list_devices(llama_server: Path) -> tuple[Device, ...] | None:
             [llama_server, "--list-devices"],
             capture_output=True,
             check=True,
-            timeout=_LIST_TIMEOUT_S,
+            timeout=timeout_s,
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
@@ -113,9 +109,9 @@ def budgets(
     """Say how much of each device engines may take.
 
     That is what is available, and what the router's engines hold of it already (``held_bytes``),
-    less a reserve: ``reserve_bytes`` of each device, or by default a twentieth of it, within
-    bounds. An override is taken as it is and may name a device that was not found; 0 takes a
-    device away.
+    less a reserve: ``reserve_bytes`` of each device, or by default 1 GiB of a graphics card and a
+    tenth of the RAM. An override is taken as it is and may name a device that was not found; 0
+    takes a device away.
     """
     overrides = {name.lower(): size_bytes for name, size_bytes in (overrides or {}).items()}
     found = []
@@ -130,24 +126,7 @@ def budgets(
     return tuple(sorted(found + given, key=lambda budget: (budget.device != CPU, budget.device)))
 
 
-def parse_size(text: str) -> int:
-    """Read a size such as "24GiB", "512 MiB", "8GB" or "1073741824", in bytes.
-
-    K, M, G and T alone are powers of 1024, as in GiB; KB to TB are powers of 1000. Raises
-    `ValueError`, whose text says what is wrong.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no size; write a number and a unit, such as 24GiB")
-    unit = (match["unit"] or "B").upper()
-    base = 1000 if len(unit) == len("GB") else 1024
-    size_bytes = int(float(match["number"]) * base ** _EXPONENTS.get(unit[0], 0))
-    if size_bytes > _MAX_SIZE_BYTES:
-        raise ValueError(f"{text!r} is more memory than any machine has")
-    return size_bytes
-
-
 def _default_reserve(device: Device) -> int:
-    least = _LEAST_RESERVE_BYTES.get(device.name, _LEAST_GPU_RESERVE_BYTES)
-    share = int(device.total_bytes * _RESERVED_SHARE)
-    return min(max(share, least), _MOST_RESERVE_BYTES)
+    return (
+        int(device.total_bytes * _RAM_RESERVE_SHARE) if device.name == CPU else _GPU_RESERVE_BYTES
+    )

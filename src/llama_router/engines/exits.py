@@ -15,13 +15,16 @@ TAIL_LINES = 60
 # In a reason for people; the log has the whole line.
 MAX_REASON_LINE_CHARS = 300
 
-# As ggml, CUDA, Vulkan, PyTorch, C++, Python and glibc say it.
+# As ggml and its backends (CUDA, Vulkan, SYCL, Metal), PyTorch, C++, Python and glibc say it.
 _OUT_OF_MEMORY = re.compile(
-    r"out of (?:device )?memory|outof(?:device)?memory|bad_alloc|\benomem\b|cannot allocate memory"
-    r"|(?:failed|unable|not able) to (?:allocate|alloc)\b|allocation failed"
+    r"out[ _]?of[ _]?(?:(?:device|host|resource)[ _]?)?memory|bad_alloc|\benomem\b"
+    r"|cannot allocate memory|can't allocate [0-9]+ bytes|allocation failed"
+    r"|(?:failed|unable|not able) to (?:allocate|alloc)\b|memory allocation of .{0,40}\bfailed"
     r"|insufficient memory|\bmemoryerror\b",
     re.IGNORECASE,
 )
+# Memory that cannot be locked is used all the same: llama_mlock of llama.cpp only warns.
+_HARMLESS = re.compile(r"\bmlock\b", re.IGNORECASE)
 
 # llama-server ("couldn't bind HTTP server socket"), errno texts of Linux, macOS and Windows.
 _ADDRESS_IN_USE = re.compile(
@@ -62,7 +65,7 @@ def classify(
     if returncode in (-_SIGKILL, _SIGNAL_STATUS_BASE + _SIGKILL):
         # Nobody else is known to do so; the kernel does it without a word to the process.
         return f"probably ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY
-    if returncode != 0 and _OUT_OF_MEMORY.search(text):
+    if returncode != 0 and any(map(_tells_of_no_memory, lines)):
         return f"ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY
     if is_starting and (is_address_foreign or _ADDRESS_IN_USE.search(text)):
         return reason, ExitCause.ADDRESS_IN_USE
@@ -75,6 +78,10 @@ def last_words(lines: Sequence[str]) -> str:
     telling = [line for line in spoken if _TELLING.search(line)]
     chosen = (telling or spoken or [""])[-1]
     return chosen[:MAX_REASON_LINE_CHARS]
+
+
+def _tells_of_no_memory(line: str) -> bool:
+    return _OUT_OF_MEMORY.search(line) is not None and not _HARMLESS.search(line)
 
 
 # Not in Windows' signal module; there nothing ends with it.

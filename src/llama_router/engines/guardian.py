@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from llama_router.engines import fork_exec, record, wire
 from llama_router.engines.platform import process_table
+from llama_router.engines.platform.interface import Tree
 
 # Tells type checkers on other platforms to skip what follows.
 assert sys.platform != "win32"  # noqa: S101
@@ -41,6 +42,8 @@ ORPHAN_DEADLINE_S = 1.9
 # How soon to look again for what a killed tree has left; doubled each time.
 SWEEP_FIRST_S = 0.002
 SWEEP_LAST_S = 0.1
+# A process whose owner cannot be told is waited for so long: far longer than any exec takes.
+UNDECIDED_MAX_S = 5.0
 
 # Three descriptors per spawn; more spawns than this at once wait in the socket.
 MAX_RECEIVED_FDS = 3 * 32
@@ -55,6 +58,7 @@ class _Engine:
         self.process = process
         self.mark = mark
         self.is_reaped = False
+        self.reaped_at = 0.0
         self.sweep_at = 0.0
         self.sweep_delay_s = SWEEP_FIRST_S
 
@@ -192,12 +196,12 @@ class Guardian:
 
     def _report_owner(self, message: wire.Message) -> None:
         engine = self._engines.get(message["generation"])
-        pids = self._tree(engine) if engine is not None else set()
+        pids = self._tree(engine).pids if engine is not None else set()
         total, ours = self._table.listener_owners(message["host"], message["port"], pids)
         owner = "none" if total == 0 else "ours" if total == ours else "foreign"
         self._send({"event": "owner", "question": message["question"], "owner": owner})
 
-    def _tree(self, engine: _Engine) -> set[int]:
+    def _tree(self, engine: _Engine) -> Tree:
         main_pids = {other.pid for other in self._engines.values() if not other.is_reaped}
         main_pid = None if engine.is_reaped else engine.pid
         return self._table.tree(main_pid, engine.pid, engine.mark, main_pids - {engine.pid})
@@ -211,7 +215,7 @@ class Guardian:
 
     def _kill(self, engine: _Engine) -> None:
         self._signal_group(engine, signal.SIGKILL)
-        _kill_all(self._tree(engine))
+        _kill_all(self._tree(engine).pids)
 
     def _collect_exits(self) -> None:
         while ended := self._table.collect_exit(self._before_reap):
@@ -220,6 +224,7 @@ class Guardian:
             if engine is None:
                 continue
             engine.is_reaped = True
+            engine.reaped_at = time.monotonic()
             self._send(
                 {
                     "event": "exited",
@@ -248,8 +253,9 @@ class Guardian:
             if not engine.is_reaped or engine.sweep_at > now:
                 continue
             left = self._tree(engine)
-            if left:
-                _kill_all(left)
+            is_late = now > engine.reaped_at + UNDECIDED_MAX_S
+            if left.pids or not (left.is_whole or is_late):
+                _kill_all(left.pids)
                 engine.sweep_at = now + engine.sweep_delay_s
                 engine.sweep_delay_s = min(2 * engine.sweep_delay_s, SWEEP_LAST_S)
             else:
@@ -270,7 +276,7 @@ class Guardian:
         # All that is below this process, whether it is known whose it was or not.
         _kill_all(self._table.descendants(os.getpid()))
         for engine in self._engines.values():
-            _kill_all(self._tree(engine))
+            _kill_all(self._tree(engine).pids)
 
     def _is_done(self) -> bool:
         if self._orphaned_at is None:

@@ -43,7 +43,7 @@ class _Engine:
     def __init__(self, stdin: InputPipe | None) -> None:
         self.stdin = stdin
         self.pumps: dict[Stream, OutputPump] = {}
-        self.is_spawned = False
+        self.pid: int | None = None
         self.is_exit_told = False
         self.is_reaped = False
 
@@ -136,6 +136,11 @@ class GuardianClient:
         """Go on reading one pipe."""
         if engine := self._engine(generation):
             engine.pumps[stream].resume()
+
+    def pid(self, generation: int) -> int | None:
+        """Return what the guardian said when it had started the process."""
+        engine = self._engine(generation)
+        return engine.pid if engine is not None else None
 
     async def owner(self, generation: int, host: str, port: int) -> PortOwner:
         """Ask the guardian, which knows the tree; nobody, when there is no guardian."""
@@ -307,7 +312,7 @@ class _Guardian:
         await self._start
         await self._loop.run_in_executor(None, self._clear)
         for generation, engine in list(self.engines.items()):
-            if not engine.is_spawned:
+            if engine.pid is None:
                 self._fail(
                     generation,
                     f"the guardian process of the engines did not start: {self.failure}"
@@ -386,13 +391,15 @@ class _Guardian:
             self.hello.set_result(None)
             return
         if kind == "owner":
-            if future := self._questions.pop(event["question"], None):
+            future = self._questions.pop(event["question"], None)
+            # Whoever asked may have been cancelled a moment ago.
+            if future is not None and not future.done():
                 future.set_result(PortOwner(event["owner"]))
             return
         generation = event["generation"]
         engine = self.engines[generation]
         if kind == "spawned":
-            engine.is_spawned = True
+            engine.pid = event["pid"]
             self._listener.on_spawned(generation)
         elif kind == "failed":
             self._fail(generation, event["reason"])

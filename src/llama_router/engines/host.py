@@ -84,6 +84,9 @@ class EngineHost(Protocol):
     def resume_output(self, generation: int, stream: Stream) -> None:
         """Go on reading."""
 
+    def pid(self, generation: int) -> int | None:
+        """The pid of the engine's main process; None when there is none (any more)."""
+
     async def owner(self, generation: int, host: str, port: int) -> PortOwner:
         """Who listens on ``host:port``, seen from the engine of ``generation``."""
 

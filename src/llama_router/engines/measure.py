@@ -5,6 +5,7 @@ here that happens on a thread, and never twice at a time for one engine.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import sys
@@ -21,6 +22,8 @@ CPU = "cpu"
 _PROC = Path("/proc")
 _MAX_ROLLUP_CHARS = 16_384
 _PSS = re.compile(r"^Pss: +([0-9]{1,15}) kB$", re.MULTILINE)
+_MAX_STATUS_CHARS = 16_384
+_UNRECLAIMABLE = re.compile(r"^Rss(?:Anon|Shmem):\s*([0-9]{1,15}) kB$", re.MULTILINE)
 _KIB_BYTES = 1024
 _MAX_PROCESSES = 4096  # of one engine: a runaway fork must not hold up the measuring of others
 _KEY_CHARS = 32
@@ -147,6 +150,32 @@ def resident_bytes(pid: int, proc: Path = _PROC) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def unreclaimable_bytes(pid: int, proc: Path = _PROC) -> int:
+    """Give what of a process's RAM the system cannot take back; 0 when the process is gone.
+
+    That is what it holds but the pages of files it has mapped: Linux counts those as available.
+    Cheap at any size (proc_pid_status(5)). Elsewhere the resident set.
+    """
+    text = _status(pid, proc)
+    if text is not None:
+        return sum(int(match[1]) for match in _UNRECLAIMABLE.finditer(text)) * _KIB_BYTES
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _status(pid: int, proc: Path) -> str | None:
+    """Read the status of a process on Linux; None elsewhere, or when it is gone."""
+    if sys.platform == "linux":
+        with (
+            contextlib.suppress(OSError),
+            (proc / str(pid) / "status").open(encoding="utf-8", errors="replace") as file,
+        ):
+            return file.read(_MAX_STATUS_CHARS)
+    return None
 
 
 def parse_rollup(text: str) -> int | None:

@@ -143,6 +143,10 @@ class Supervisor:
             engine.is_killed = True
             self._host.kill(generation)
 
+    def pid(self, generation: int) -> int | None:
+        """Return the pid of an engine's main process; None when there is none (any more)."""
+        return self._host.pid(generation)
+
     async def close(self) -> None:
         """Kill what still runs, await its end, and end the host. Idempotent."""
         for generation in list(self._engines):

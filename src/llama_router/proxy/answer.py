@@ -1,6 +1,7 @@
 """The client's side of an answer: its head, its framing, and how errors end it."""
 
 import math
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -121,6 +122,16 @@ def stream_head(request: RequestHead, *, close: bool) -> tuple[bytes, Framing]:
 def framed(data: bytes, framing: Framing) -> bytes:
     """Return body bytes of the router's own, framed for a stream that it has begun."""
     return data if framing is Framing.CLOSE else encode_chunk(data)
+
+
+def in_chunks(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Return what relays content in chunks of the router's own."""
+
+    def relay(data: bytes) -> None:
+        if data:
+            write(encode_chunk(data))
+
+    return relay
 
 
 def heartbeat(framing: Framing) -> bytes:

@@ -69,7 +69,6 @@ def _too_many() -> TooManyBodiesError:
     return TooManyBodiesError(
         "too many large requests are waiting; try again later",
         retry_after_s=_RETRY_AFTER_S,
-        should_retry=True,
     )
 
 

@@ -113,6 +113,11 @@ class ClientConnection(asyncio.Protocol):
         return self._blocked
 
     @property
+    def gets_own_answer(self) -> bool:
+        """Whether it is being answered by the router itself."""
+        return self._exchange is not None and self._exchange.is_own
+
+    @property
     def wants_close(self) -> bool:
         """Whether the answer under way is this connection's last."""
         return self._close_after or self._services.closing

@@ -4,6 +4,7 @@ Whatever an engine sends is checked as far as its framing goes, and then relayed
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import IO, TYPE_CHECKING, Protocol
@@ -16,6 +17,7 @@ from llama_router.proxy.limits import (
     MAX_INTERIM_RESPONSES,
     READ_BUFFER_BYTES,
     SPOOL_PIECE_BYTES,
+    TAIL_MAX_BYTES,
     WRITE_HIGH_WATER_BYTES,
     WRITE_LOW_WATER_BYTES,
 )
@@ -31,6 +33,8 @@ _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
+# An answer's counts, torn in two, and behind them "[DONE]" and the last chunk.
+_TAIL_PIECE_COUNT = 4
 
 
 class Receiver(Protocol):
@@ -87,6 +91,7 @@ class EngineConnection(asyncio.BufferedProtocol):
         "_rest",
         "_reusable",
         "_scanner",
+        "_tail",
         "_upstream",
         "active",
         "body_sent",
@@ -113,6 +118,8 @@ class EngineConnection(asyncio.BufferedProtocol):
         self._interim_count = 0
         self._method = b""
         self._last = b""
+        # The last pieces of the answer's body, as they were read.
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECE_COUNT)
         self._drained: asyncio.Event | None = None
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set when connected
         self.relay: Callable[[bytes], object] = _drop
@@ -196,6 +203,10 @@ class EngineConnection(asyncio.BufferedProtocol):
             return self._scanner.at_boundary and self._last.endswith(b"\n\n\r\n")
         return self._phase is _UNTIL_CLOSE and self._last.endswith(b"\n\n")
 
+    def tail(self) -> bytes:
+        """Return the last bytes of the answer as they came; to be asked from within ``on_end``."""
+        return b"".join(self._tail)[-TAIL_MAX_BYTES:]
+
     # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -220,6 +231,7 @@ class EngineConnection(asyncio.BufferedProtocol):
             self._on_counted(data, b"")
         elif phase is _UNTIL_CLOSE:
             self._last = data
+            self._tail.append(data[-TAIL_MAX_BYTES:])
             self.relay(data)
         elif phase is _SLICED:
             # Read before the transport was paused.
@@ -325,6 +337,7 @@ class EngineConnection(asyncio.BufferedProtocol):
                 self._on_chunked(rest)
             else:
                 self._last = rest
+                self._tail.append(rest[-TAIL_MAX_BYTES:])
                 self.relay(rest)
 
     def _expect_body(self, head: ResponseHead, content_length: int | None) -> None:
@@ -368,6 +381,7 @@ class EngineConnection(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def _take_chunks(self, data: bytes, *, is_last: bool) -> None:
+        self._tail.append(data)
         pieces: list[bytes] | None = [] if self.decode else None
         try:
             end = self._scanner.scan(data, pieces)
@@ -388,6 +402,8 @@ class EngineConnection(asyncio.BufferedProtocol):
     def _on_counted(self, data: bytes, first: bytes) -> None:
         left = self._left
         size = len(data)
+        # Without their ends cut off, long pieces would be held for as long as the answer lasts.
+        self._tail.append(data if size <= TAIL_MAX_BYTES else data[-TAIL_MAX_BYTES:])
         if size < left:
             self._left = left - size
             self.relay(first + data)
@@ -412,6 +428,7 @@ class EngineConnection(asyncio.BufferedProtocol):
             self.transport.abort()
         if receiver is not None:
             receiver.on_end()
+        self._tail.clear()
 
     def _fail(self, reason: str) -> None:
         receiver, self._receiver = self._receiver, None

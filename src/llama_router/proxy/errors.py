@@ -6,6 +6,9 @@ The dialect of the request decides how it is written down.
 
 from typing import ClassVar
 
+# Behind what an engine has done.
+LOG_HINT = "; its log, GET /logs/MODEL, says more"
+
 
 class RequestError(Exception):
     """A request ends with an error answer. Never raised itself: only its kinds are."""
@@ -15,6 +18,9 @@ class RequestError(Exception):
     error_type: ClassVar[str] = "server_error"
     # Whether the connection's further bytes can still be told apart into requests.
     closes: ClassVar[bool] = False
+    # Whether the official SDKs are told to try again by themselves; None: they go by the status,
+    # and do so on 408, 409, 429 and 5xx, twice.
+    default_should_retry: ClassVar[bool | None] = None
 
     def __init__(
         self,
@@ -28,7 +34,7 @@ class RequestError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
-        self.should_retry = should_retry
+        self.should_retry = self.default_should_retry if should_retry is None else should_retry
 
 
 class ClientError(RequestError):
@@ -137,10 +143,14 @@ class EndpointNotAllowedError(ClientError):
 
 
 class UnavailableError(RequestError):
-    """The request could be served, but not now."""
+    """The request could be served, but not now.
+
+    A client's own loop would meet the same state, so most kinds tell it not to try.
+    """
 
     status = 503
     code = "unavailable"
+    default_should_retry = False
 
 
 class NoModelsRunningError(UnavailableError):
@@ -149,7 +159,9 @@ class NoModelsRunningError(UnavailableError):
     code = "no_models_running"
 
     def __init__(self) -> None:
-        super().__init__("no models running", should_retry=False)
+        super().__init__(
+            "no models running; name one of GET /v1/models, or load it by POST /admin/load"
+        )
 
 
 class ModelNotLoadedError(UnavailableError):
@@ -189,7 +201,10 @@ class ModelStuckError(UnavailableError):
 
 
 class QueueTimeoutError(UnavailableError):
-    """The request has waited for as long as it may."""
+    """The request has waited for as long as it may.
+
+    Tried again by itself it would wait as long once more, behind those who came later.
+    """
 
     code = "queue_timeout"
 
@@ -201,9 +216,10 @@ class DoesNotFitError(UnavailableError):
 
 
 class ShuttingDownError(UnavailableError):
-    """The router is ending."""
+    """The router is ending; its successor may be up in a moment."""
 
     code = "shutting_down"
+    default_should_retry = True
 
 
 class TooManyBodiesError(UnavailableError):
@@ -211,38 +227,46 @@ class TooManyBodiesError(UnavailableError):
 
     code = "too_many_waiting_bodies"
     closes = True
+    default_should_retry = True
 
 
 class QueueFullError(UnavailableError):
-    """As many requests wait for the model as may."""
+    """As many requests wait for the model as may; a queue moves."""
 
     status = 429
     code = "queue_full"
     error_type = "rate_limit_error"
+    default_should_retry = True
 
 
-class LoadTimeoutError(RequestError):
+class EngineError(RequestError):
+    """The engine's fault: it would most likely do the same again. Never raised itself."""
+
+    default_should_retry = False
+
+
+class LoadTimeoutError(EngineError):
     """The engine did not get ready in time."""
 
     status = 504
     code = "load_timeout"
 
 
-class EngineTimeoutError(RequestError):
+class EngineTimeoutError(EngineError):
     """The engine was silent for too long."""
 
     status = 504
     code = "engine_timeout"
 
 
-class EngineCrashedError(RequestError):
+class EngineCrashedError(EngineError):
     """The engine went away before or while it answered."""
 
     status = 502
     code = "engine_crashed"
 
 
-class BadUpstreamError(RequestError):
+class BadUpstreamError(EngineError):
     """The engine's answer is no HTTP that can be passed on."""
 
     status = 502

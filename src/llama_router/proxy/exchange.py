@@ -5,20 +5,19 @@ that visibly broke off; and the core hears exactly once that it is over.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Coroutine
+from time import monotonic
 from typing import IO, TYPE_CHECKING
 
 from llama_router.core.commands import NoticeKind
-from llama_router.dialects import openai
 from llama_router.proxy import answer
 from llama_router.proxy.answer import Framing
 from llama_router.proxy.body import Body
-from llama_router.proxy.chunked import encode_chunk
 from llama_router.proxy.client import Client
+from llama_router.proxy.ending import ended_now, log_end
 from llama_router.proxy.engine_connection import EngineConnection
 from llama_router.proxy.errors import (
+    LOG_HINT,
     BadUpstreamError,
     BodyTooLargeError,
     EngineCrashedError,
@@ -26,24 +25,21 @@ from llama_router.proxy.errors import (
     InternalError,
     RequestError,
 )
-from llama_router.proxy.head import ResponseHead
-from llama_router.proxy.limits import (
-    HEARTBEAT_S,
-    MAX_CONTROL_BODY_BYTES,
-    MAX_ERROR_BODY_BYTES,
-    SWEEP_S,
-)
+from llama_router.proxy.keep_alive import bounded
+from llama_router.proxy.limits import HEARTBEAT_S, MAX_CONTROL_BODY_BYTES, SWEEP_S
+from llama_router.proxy.notice_stream import NoticeStream
 from llama_router.proxy.notices import notice_text
+from llama_router.proxy.own_tasks import OwnTasks
 from llama_router.proxy.peek import QUICK_FORM_BYTES, Peek
 from llama_router.proxy.prepared import PreparedRequest, PreparedResponse, request_head
-from llama_router.proxy.routes import RouteKind
+from llama_router.proxy.routes import RouteKind, takes_slot
+from llama_router.proxy.silence import Verdict, judge
 from llama_router.proxy.targets import find_destination, is_quick_to_peek, model_of_body, peek_body
 from llama_router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from llama_router.proxy.server import Services
 
-_log = logging.getLogger(__name__)
 _NOTICE_PATHS = (b"/v1/chat/completions", b"/chat/completions")
 
 
@@ -51,20 +47,21 @@ class Exchange:
     """See the module. Implements Waiter (for the runtime) and Receiver (for the connection)."""
 
     __slots__ = (
+        "_arrived_s",
         "_body",
         "_bounceable",
         "_bounced",
         "_client",
-        "_collected",
-        "_collected_bytes",
         "_connection",
-        "_dispatched",
+        "_dispatched_s",
         "_done",
+        "_first_byte_s",
         "_framing",
+        "_is_counted",
         "_model",
-        "_notice_id",
         "_path",
         "_prepared",
+        "_probed_s",
         "_request",
         "_request_id",
         "_sending",
@@ -72,10 +69,9 @@ class Exchange:
         "_silent_s",
         "_started",
         "_status",
-        "_stream_open",
+        "_stream",
         "_tasks",
         "_upstream",
-        "_wants_stream",
     )
 
     def __init__(self, client: Client, prepared: PreparedRequest, services: "Services") -> None:
@@ -86,24 +82,26 @@ class Exchange:
         self._body: Body | None = None
         self._model = ""
         self._path = request.path
-        self._wants_stream = False
         self._request_id: int | None = None
         self._upstream: Upstream | None = None
         self._connection: EngineConnection | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: OwnTasks | None = None
         self._sending: asyncio.Task[None] | None = None
         self._framing = Framing.NONE
         self._status = 0
-        self._dispatched = False
         self._bounceable = False
         self._bounced = False
-        # The client has got (or is getting) a head; and whether it is a stream of the router's own.
+        # The client has got (or is getting) a head; and the router's own stream, if it is one.
         self._started = False
-        self._stream_open = False
-        self._notice_id = ""
-        self._collected: list[bytes] | None = None
-        self._collected_bytes = 0
+        self._stream: NoticeStream | None = None
         self._silent_s = 0.0
+        # How much of the silence was over when it was last looked into.
+        self._probed_s = 0.0
+        # When the request was whole, and what became of it when (0: not yet).
+        self._arrived_s = monotonic()
+        self._dispatched_s = 0.0
+        self._first_byte_s = 0.0
+        self._is_counted = False
         self._done = False
 
     @property
@@ -150,8 +148,7 @@ class Exchange:
 
     def _submit_peeked(self, peek: Peek) -> None:
         model = model_of_body(self._prepared, peek, self._services.gate)
-        self._wants_stream = peek.stream
-        self._submit(model, may_load=True)
+        self._submit(model, may_load=True, wants_stream=peek.stream, keep_alive_s=peek.keep_alive_s)
 
     def _submit_routed(self) -> None:
         destination = find_destination(self._prepared, self._services.gate)
@@ -163,19 +160,36 @@ class Exchange:
         self._path = destination.path
         self._submit(destination.model, may_load=destination.may_load)
 
-    def _submit(self, model: str, *, may_load: bool) -> None:
-        services = self._services
-        services.gate.check_endpoint(model, self._path.decode("latin-1"))
+    def _submit(
+        self,
+        model: str,
+        *,
+        may_load: bool,
+        wants_stream: bool = False,
+        keep_alive_s: float | None = None,
+    ) -> None:
+        services, prepared, path = self._services, self._prepared, self._path
+        needs_slot, path_text = prepared.takes_slot, prepared.path_text
+        if path is not self._request.path:
+            needs_slot = takes_slot(self._request.method, path)
+            path_text = path.decode("latin-1")
+        services.gate.check_endpoint(model, path_text)
         self._model = model
         self._bounceable = may_load
+        self._is_counted = may_load and needs_slot
         wants_notices = (
-            services.notify_model_swap
-            and self._wants_stream
-            and may_load
-            and self._path in _NOTICE_PATHS
+            services.notify_model_swap and wants_stream and may_load and path in _NOTICE_PATHS
         )
+        if keep_alive_s is not None:
+            keep_alive_s = bounded(keep_alive_s, services.max_keep_alive_s)
         request_id = services.gate.submit(
-            self, model, may_load=may_load, wants_notices=wants_notices
+            self,
+            model,
+            may_load=may_load,
+            wants_notices=wants_notices,
+            caller=prepared.caller,
+            keep_alive_s=keep_alive_s,
+            takes_slot=needs_slot,
         )
         if self._done:
             # It was dispatched and ended within.
@@ -187,7 +201,7 @@ class Exchange:
 
     def dispatch(self, upstream: Upstream) -> None:
         """Send the request to its engine now."""
-        self._dispatched = True
+        self._dispatched_s = monotonic()
         self._send_to(upstream)
 
     def reject(self, error: RequestError) -> None:
@@ -199,21 +213,17 @@ class Exchange:
         """The time of a dispatched request is over."""
         self._fail(error, "router.stream")
 
-    def notify(self, kind: NoticeKind, model: str, fraction: float | None) -> None:
+    def notify(
+        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
+    ) -> None:
         """Tell the client in its own stream how its load is going."""
-        if self._done or self._dispatched:
+        if self._done or self._dispatched_s:
             return
-        now_s = int(time.time())
-        parts = []
-        if not self._started:
-            head, self._framing = answer.stream_head(self._request, close=self._client.wants_close)
-            self._notice_id = f"chatcmpl-notice-{id(self):x}-{now_s:x}"
-            self._started = self._stream_open = True
-            parts.append(head)
-        text = notice_text(kind, model, fraction)
-        event = openai.sse_reasoning_chunk(self._notice_id, now_s, self._model, text)
-        parts.append(answer.framed(event, self._framing))
-        self._client.transport.write(b"".join(parts))
+        if self._stream is None:
+            self._stream = NoticeStream(self._client, self._request, self._model)
+            self._framing = self._stream.framing
+            self._started = True
+        self._stream.say(notice_text(kind, model, fraction, position))
 
     # --- to the engine
 
@@ -265,13 +275,14 @@ class Exchange:
         if connection is None:
             return b""
         self._status = head.status
+        self._first_byte_s = monotonic()
         if self._body is not None and self._body.file is None:
             # Nothing will be sent again.
             self._body.release()
         write = self._client.transport.write
         connection.write_first = write
-        if self._stream_open:
-            self._join_stream(connection, head)
+        if self._stream is not None:
+            self._framing = self._stream.join(connection, head, self._on_too_long)
             return b""
         framing = self._framing = answer.choose_framing(self._request, head)
         close = self._client.wants_close or framing is Framing.CLOSE
@@ -283,50 +294,25 @@ class Exchange:
                 content_length = None
         else:
             connection.decode = True
-            connection.relay = self._relay_chunk if framing is Framing.CHUNKED else write
+            connection.relay = answer.in_chunks(write) if framing is Framing.CHUNKED else write
         return prepared.fields + answer.head_end(
             self._request, content_length, framing, close=close
         )
 
-    def _join_stream(self, connection: EngineConnection, head: ResponseHead) -> None:
-        """Let the engine's events follow the notices, or turn its answer into one event."""
-        connection.relay = self._client.transport.write
-        if head.status == 200 and head.takes_events:  # noqa: PLR2004
-            if head.chunked and self._framing is Framing.CHUNKED:
-                self._framing = Framing.RAW
-                return
-            connection.decode = True
-            if self._framing is Framing.CHUNKED:
-                connection.relay = self._relay_chunk
-            return
-        self._collected = []
-        connection.decode = True
-        connection.relay = self._collect
-
-    def _relay_chunk(self, data: bytes) -> None:
-        if data:
-            self._client.transport.write(encode_chunk(data))
-
-    def _collect(self, data: bytes) -> None:
-        connection, collected = self._connection, self._collected
-        if connection is None or collected is None:
-            return
-        collected.append(data)
-        self._collected_bytes += len(data)
-        if self._collected_bytes > MAX_ERROR_BODY_BYTES:
-            connection.release()
+    def _on_too_long(self) -> None:
+        if self._connection is not None:
+            self._connection.release()
             self.on_end()
 
     def on_end(self) -> None:
         """The engine's answer is whole."""
-        self._connection = None
-        if self._collected is not None:
-            error = answer.error_from_body(self._status, b"".join(self._collected))
-            self._client.transport.write(answer.error_event(error, self._framing))
+        connection, self._connection = self._connection, None
+        if self._stream is not None and self._stream.is_collecting:
+            self._stream.tell_collected(self._status)
         end = answer.end_of(self._framing)
         if end:
             self._client.transport.write(end)
-        self._end("-.-", close=self._framing is Framing.CLOSE)
+        self._end("-.-", close=self._framing is Framing.CLOSE, whole=connection)
 
     def on_lost(self, reason: str, *, malformed: bool) -> None:
         """The engine's connection ended, or made no sense, before the answer was whole."""
@@ -334,12 +320,10 @@ class Exchange:
         if connection is None or self._done:
             return
         if malformed:
-            error: RequestError = BadUpstreamError(
-                f"the engine's answer cannot be passed on: {reason}"
-            )
-            self._fail(self._blamed(error), "engine.head", connection)
+            text = f"the engine's answer cannot be passed on: {reason}"
+            self._fail(self._blamed(BadUpstreamError(text)), "engine.head", connection)
         elif connection.got_bytes:
-            error = EngineCrashedError("the engine went away while it was answering")
+            error = EngineCrashedError(f"the engine went away while it was answering{LOG_HINT}")
             self._fail(self._blamed(error), "engine.stream", connection)
         elif connection.reused and self._upstream is not None:
             # The engine closed an idle connection just as it was taken up again.
@@ -350,11 +334,11 @@ class Exchange:
     def _on_no_answer(self, reason: str) -> None:
         if self._bounceable and self._request_id is not None:
             # Once: the core keeps count.
-            self._dispatched = False
+            self._dispatched_s = 0.0
             self._bounced = True
             self._services.gate.bounced(self._request_id)
         else:
-            error = EngineCrashedError(f"the engine gave no answer: {reason}")
+            error = EngineCrashedError(f"the engine gave no answer: {reason}{LOG_HINT}")
             self._fail(self._blamed(error), "engine.first_byte")
 
     def _blamed(self, error: RequestError) -> RequestError:
@@ -370,29 +354,40 @@ class Exchange:
         connection, is_blocked = self._connection, self._client.is_blocked
         if connection is not None and (connection.active or is_blocked):
             connection.active = False
-            self._silent_s = 0.0
+            self._silent_s = self._probed_s = 0.0
             return
         self._silent_s += SWEEP_S
-        if (
-            self._stream_open
-            and self._status == 0
-            and not is_blocked
-            and self._silent_s % HEARTBEAT_S == 0
-        ):
-            self._client.transport.write(answer.heartbeat(self._framing))
-        limit_s = self._services.read_timeout_s
-        if connection is None or self._silent_s <= limit_s:
+        is_due = self._silent_s % HEARTBEAT_S == 0
+        if is_due and self._stream is not None and self._status == 0 and not is_blocked:
+            self._stream.beat()
+        if connection is not None:
+            self._weigh_silence(connection)
+
+    def _weigh_silence(self, connection: EngineConnection) -> None:
+        services, request_id = self._services, self._request_id
+        # The router itself has nothing to read before it answers.
+        first_byte_timeout_s = services.read_timeout_s
+        if request_id is not None:
+            first_byte_timeout_s = services.first_byte_timeout_s
+        elif not self.is_own or self._status or self._request.method == b"POST":
+            # A log may have nothing to say, and an order takes as long as the load it waits for.
             return
-        if self._request_id is not None:
-            self._services.gate.silent(self._request_id)
-        elif not self.is_own or self._status:
-            # A log that is followed may have nothing to say.
-            return
-        self._fail(
-            self._blamed(EngineTimeoutError(f"the engine has been silent for {limit_s:g} s")),
-            "timeout.stream" if self._started else "timeout.first_byte",
-            connection,
+        verdict = judge(
+            self._silent_s,
+            self._probed_s,
+            has_begun=self._status != 0,
+            read_timeout_s=services.read_timeout_s,
+            first_byte_timeout_s=first_byte_timeout_s,
         )
+        if verdict is Verdict.WAIT:
+            return
+        self._probed_s = self._silent_s
+        if request_id is not None:
+            services.gate.silent(request_id)
+        if verdict is Verdict.GIVE_UP:
+            text = f"the engine has been silent for {self._silent_s:g} s{LOG_HINT}"
+            end = "timeout.stream" if self._started else "timeout.first_byte"
+            self._fail(self._blamed(EngineTimeoutError(text)), end, connection)
 
     def on_client_blocked(self) -> None:
         """The client does not take what is written: hold the engine."""
@@ -438,9 +433,8 @@ class Exchange:
             client.transport.write(answer.error_response(error, close=close, head_only=head_only))
             self._status = error.status
             self._end(end, close=close)
-        elif self._stream_open and (self._status == 0 or self._collected is not None):
-            client.transport.write(answer.error_event(error, self._framing))
-            client.transport.write(answer.end_of(self._framing))
+        elif self._stream is not None and (self._status == 0 or self._stream.is_collecting):
+            self._stream.end_with(error)
             self._end(end, close=self._framing is Framing.CLOSE)
         else:
             can_say = connection is not None and connection.at_event_boundary
@@ -451,49 +445,51 @@ class Exchange:
             self._end(end, close=True, abort=self._framing is Framing.CLOSE and not can_say)
 
     def _end(
-        self, end: str, *, close: bool, abort: bool = False, client_gone: bool = False
+        self,
+        end: str,
+        *,
+        close: bool,
+        abort: bool = False,
+        client_gone: bool = False,
+        whole: EngineConnection | None = None,
     ) -> None:
         self._done = True
         if self._connection is not None:
             self._connection.release()
             self._connection = None
-        for task in self._tasks:
-            task.cancel()
+        if self._tasks is not None:
+            self._tasks.cancel()
         if self._body is not None:
             self._body.release()
         if end != "-.-" or self._services.logs_every_request:
-            self._log_end(end)
+            log_end(self._request, self._model, self._status, end)
         request_id, self._request_id = self._request_id, None
         if not client_gone:
             self._client.exchange_done(close=close, abort=abort)
+        if self._is_counted and self._services.gate.wants_record():
+            ended = ended_now(
+                self._model,
+                self._prepared.caller.key,
+                end,
+                arrived_s=self._arrived_s,
+                dispatched_s=self._dispatched_s,
+                first_byte_s=self._first_byte_s,
+                whole=whole if self._status == 200 else None,  # noqa: PLR2004
+            )
+            self._services.gate.remember(ended)
         self._tell_end(request_id)
 
     def _tell_end(self, request_id: int | None) -> None:
         if request_id is not None:
-            if self._dispatched:
+            if self._dispatched_s:
                 self._services.gate.finished(request_id)
             else:
                 self._services.gate.cancel(request_id)
 
-    def _log_end(self, end: str) -> None:
-        _log.log(
-            logging.DEBUG if end == "-.-" else logging.INFO,
-            "%s %s model=%s status=%d end=%s",
-            self._request.method.decode("ascii", "backslashreplace"),
-            self._request.path.decode("ascii", "backslashreplace"),
-            self._model or "-",
-            self._status,
-            end,
-        )
-
     def _spawn_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.append(task)
-        task.add_done_callback(self._on_task_done)
-        return task
+        if self._tasks is None:
+            self._tasks = OwnTasks(self._on_fault)
+        return self._tasks.spawn(work, name)
 
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.remove(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("fault in '%s'", task.get_name(), exc_info=error)
-            self._fail(InternalError("the router made a mistake; its log says more"), "router.body")
+    def _on_fault(self) -> None:
+        self._fail(InternalError("the router made a mistake; its log says more"), "router.body")

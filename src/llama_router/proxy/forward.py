@@ -14,6 +14,7 @@ _REQUEST_DROPS = HOP_BY_HOP | {
     b"forwarded",
     b"x-real-ip",
     b"x-admin-token",
+    b"x-router-class",
 }
 _KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
 _FORGEABLE_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-llama-router-")

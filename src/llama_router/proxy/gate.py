@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from llama_router.core.commands import NoticeKind
+from llama_router.proxy.caller import ANYBODY, Caller
 from llama_router.proxy.errors import RequestError
 from llama_router.proxy.upstream import Upstream
 
@@ -33,8 +34,27 @@ class Waiter(Protocol):
     def abort(self, error: RequestError) -> None:
         """A dispatched request's time is over."""
 
-    def notify(self, kind: NoticeKind, model: str, fraction: float | None) -> None:
-        """Tell the client how its load is going."""
+    def notify(
+        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
+    ) -> None:
+        """Tell the client how its load is going, or where in the queue it is (from 1)."""
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """How one inference request went. ``end`` is its end code, "-.-" for a good one.
+
+    The durations run from when it was complete; None for a stage that it did not reach, as for
+    tokens that its answer does not count.
+    """
+
+    model: str
+    key: str
+    end: str
+    total_s: float
+    queue_s: float | None
+    first_byte_s: float | None
+    tokens_in: int | None
+    tokens_out: int | None
 
 
 class Gate(Protocol):
@@ -58,11 +78,21 @@ class Gate(Protocol):
         """Raise EndpointNotAllowedError when the model's config does not open ``path``."""
 
     def submit(
-        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
+        self,
+        waiter: Waiter,
+        model: str,
+        *,
+        may_load: bool,
+        wants_notices: bool,
+        caller: Caller = ANYBODY,
+        keep_alive_s: float | None = None,
+        takes_slot: bool = True,
     ) -> int | None:
         """Queue or dispatch a request; return its id.
 
-        ``dispatch`` or ``reject`` may be called before this returns.
+        ``dispatch`` or ``reject`` may be called before this returns. ``keep_alive_s`` is how long
+        the model is to stay behind this request, negative for ever; ``takes_slot`` is false for
+        what costs an engine next to nothing.
         """
 
     def cancel(self, request_id: int) -> None:
@@ -75,10 +105,27 @@ class Gate(Protocol):
         """The engine gave no byte; the request could be sent again."""
 
     def silent(self, request_id: int) -> None:
-        """The engine has said nothing for ``read_timeout_s``: look whether it is still alive.
+        """The engine has said nothing for long: look whether it is still alive.
 
-        The request itself is given up by the data plane, which tells so by ``finished``.
+        If the data plane gives the request up, it tells so by ``finished``.
         """
 
+    def wants_record(self) -> bool:
+        """Tell whether ``remember`` is to be called for the request that ends now.
 
-__all__: Sequence[str] = ["Gate", "NoticeKind", "Target", "Waiter"]
+        True is an answer once: a flood of requests is remembered in part.
+        """
+
+    def remember(self, ended: Ended) -> None:
+        """Add a request to the history."""
+
+
+__all__: Sequence[str] = [
+    "ANYBODY",
+    "Caller",
+    "Ended",
+    "Gate",
+    "NoticeKind",
+    "Target",
+    "Waiter",
+]

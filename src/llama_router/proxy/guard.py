@@ -9,9 +9,13 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
-from llama_router.proxy.errors import AuthenticationError, ForbiddenError
+import msgspec
+
+from llama_router.proxy.caller import ANYBODY, Caller
+from llama_router.proxy.errors import AuthenticationError, BadRequestError, ForbiddenError
 from llama_router.proxy.head import RequestHead
 
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
@@ -22,8 +26,34 @@ _API_HINT = "this router wants an API key: send 'Authorization: Bearer KEY'"
 _ADMIN_HINT = "the admin API wants router.admin_token: send 'X-Admin-Token: TOKEN'"
 
 
+class KeyEntry(Protocol):
+    """An API key as the config has it."""
+
+    @property
+    def key(self) -> str:
+        """The secret."""
+
+    @property
+    def name(self) -> str:
+        """Its owner's name."""
+
+    @property
+    def priority(self) -> int:
+        """The higher goes first."""
+
+    @property
+    def batch(self) -> bool:
+        """Whether all its requests are a batch's."""
+
+
 def _digest(key: str | bytes) -> bytes:
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
+
+
+def _owner(number: int, entry: KeyEntry | str) -> tuple[bytes, Caller]:
+    if isinstance(entry, str):
+        return _digest(entry), Caller(f"key {number}")
+    return _digest(entry.key), Caller(entry.name, entry.priority, entry.batch)
 
 
 class Guard:
@@ -32,11 +62,12 @@ class Guard:
     def __init__(
         self,
         *,
-        api_keys: Iterable[str] = (),
+        api_keys: Iterable[KeyEntry | str] = (),
         admin_token: str = "",
         allowed_hosts: Iterable[str] = (),
     ) -> None:
-        self._api_keys = tuple(_digest(key) for key in api_keys)
+        self._callers = dict(_owner(*entry) for entry in enumerate(api_keys, 1))
+        self._api_keys = tuple(self._callers)
         self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
         self._admin_hint = _ADMIN_HINT if admin_token else _API_HINT
         self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
@@ -67,6 +98,24 @@ class Guard:
         self._check_origin(head)
         if self._api_keys:
             self._check_key(head, self._api_keys, _API_HINT)
+
+    def caller_of(self, head: RequestHead) -> Caller:
+        """Return whose request this is. Raises BadRequestError for a class that there is not."""
+        caller = ANYBODY
+        for presented in map(_digest, _presented_keys(head)):
+            for digest, owner in self._callers.items():
+                if hmac.compare_digest(presented, digest):
+                    caller = owner
+        wanted = head.get(b"x-router-class")
+        if wanted is None:
+            return caller
+        if wanted.lower() not in (b"batch", b"interactive"):
+            raise BadRequestError(
+                "X-Router-Class must be 'batch' or 'interactive'", param="x-router-class"
+            )
+        # A key that is for batches cannot talk itself into the other class.
+        is_batch = caller.is_batch or wanted.lower() == b"batch"
+        return msgspec.structs.replace(caller, is_batch=is_batch)
 
     def is_own_key(self, head: RequestHead) -> bool:
         """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""

@@ -40,6 +40,7 @@ class _Question(msgspec.Struct):
 class _Answer(msgspec.Struct):
     model: str | None = None
     stream: bool = False
+    keep_alive_s: float | None = None
     error: str = ""
     param: str | None = None
 
@@ -83,7 +84,7 @@ class BodyInspector:
                 raise
         if answer.error:
             raise BadRequestError(answer.error, param=answer.param)
-        return Peek(answer.model, answer.stream)
+        return Peek(answer.model, answer.stream, answer.keep_alive_s)
 
     async def close(self) -> None:
         """End the child, also one that is just being started."""
@@ -201,7 +202,7 @@ if sys.platform != "win32":
                 else:
                     data = _receive_rest(channel, data, question.size_bytes)
                     peek = _peek_bytes(data, question.form_type)
-                answer = _Answer(peek.model, peek.stream)
+                answer = _Answer(peek.model, peek.stream, peek.keep_alive_s)
             except BadRequestError as error:
                 answer = _Answer(error=error.message, param=error.param)
             channel.sendall(msgspec.json.encode(answer) + b"\n")

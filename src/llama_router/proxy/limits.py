@@ -44,6 +44,8 @@ MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 8 * 1024
 # An engine's error answer that has to be turned into an event is read up to this.
 MAX_ERROR_BODY_BYTES = 64 * 1024
+# The end of an answer is looked through for its counts of tokens.
+TAIL_MAX_BYTES = 8 * 1024
 # Interim (1xx) answers before the final one.
 MAX_INTERIM_RESPONSES = 8
 

@@ -1,4 +1,4 @@
-"""What a request's body says of where it should go: ``model`` and ``stream``.
+"""What a request's body says to a router: ``model``, ``stream``, ``keep_alive`` and ``ttl``.
 
 The body is forwarded byte for byte, so what is read here must be what the engine will read. JSON
 parsers differ on duplicate keys; a body with two ``model`` keys could be routed as one model and
@@ -13,6 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from llama_router.proxy.errors import BadRequestError
+from llama_router.proxy.keep_alive import read_keep_alive
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -25,15 +26,22 @@ _MULTIPART_FEED_BYTES = 256 * 1024
 
 
 class Peek(msgspec.Struct, frozen=True):
-    """What was found. ``model`` is None when the body names none."""
+    """What was found. ``model`` is None when the body names none.
+
+    ``keep_alive_s`` is how long the model is to stay loaded behind this request, negative for
+    ever; None when the body does not say.
+    """
 
     model: str | None
     stream: bool
+    keep_alive_s: float | None = None
 
 
 class _PlainPeek(msgspec.Struct):
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: bool | msgspec.UnsetType = msgspec.UNSET
+    keep_alive: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    ttl: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_plain = msgspec.json.Decoder(_PlainPeek).decode
@@ -64,10 +72,10 @@ def is_quick_to_peek(body: bytes, form_type: bytes | None) -> bool:
 
 
 def peek_json(body: bytes) -> Peek:
-    """Read ``model`` and ``stream`` of a JSON body.
+    """Read what is of interest of a JSON body.
 
-    Raises BadRequestError when the body is no JSON object, or when ``model`` is no string, is
-    given twice, or is unreasonably long.
+    Raises BadRequestError when the body is no JSON object, when ``model`` is no string, is given
+    twice, or is unreasonably long, or when ``keep_alive`` means nothing.
     """
     if len(body) <= _PLAIN_MAX_BYTES and body.count(_MODEL_KEY) == 1 and b"\\u" not in body:
         try:
@@ -79,7 +87,10 @@ def peek_json(body: bytes) -> Peek:
             if not body.isascii():
                 _check_utf8(body)
             if plain.model is not msgspec.UNSET:
-                return Peek(_checked_name(plain.model), plain.stream is True)
+                name, is_stream = _checked_name(plain.model), plain.stream is True
+                if plain.keep_alive is msgspec.UNSET and plain.ttl is msgspec.UNSET:
+                    return Peek(name, is_stream)
+                return Peek(name, is_stream, read_keep_alive(plain.keep_alive, plain.ttl))
     return _peek_carefully(body)
 
 
@@ -96,13 +107,14 @@ def _peek_carefully(body: bytes) -> Peek:
     _refuse_duplicates(body, members)
     model = _value(members, "model")
     stream = _value(members, "stream")
+    keep_alive_s = read_keep_alive(members.get("keep_alive"), members.get("ttl"))
     if model is None:
         if "model" in members:
             raise BadRequestError("'model' must be a string, not null", param="model")
-        return Peek(None, stream is True)
+        return Peek(None, stream is True, keep_alive_s)
     if not isinstance(model, str):
         raise BadRequestError("'model' must be a string", param="model")
-    return Peek(_checked_name(model), stream is True)
+    return Peek(_checked_name(model), stream is True, keep_alive_s)
 
 
 def _value(members: dict[str, msgspec.Raw], key: str) -> object:

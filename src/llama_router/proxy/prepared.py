@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from llama_router.proxy.caller import Caller
 from llama_router.proxy.errors import ContentEncodingError, ExpectationError, MalformedRequestError
 from llama_router.proxy.forward import request_fields, response_fields
 from llama_router.proxy.guard import Guard
@@ -26,7 +27,7 @@ from llama_router.proxy.limits import (
     MAX_MULTIPART_BODY_BYTES,
 )
 from llama_router.proxy.peek import is_multipart
-from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify
+from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify, takes_slot
 
 # Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
 _MAX_CACHED_HEAD_BYTES = 4096
@@ -77,7 +78,8 @@ class HeadCache(Generic[_T]):
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     """What follows from a request's head. ``head.content_length`` may be another request's.
 
-    ``form_type`` is the Content-Type if the body is a multipart form.
+    ``form_type`` is the Content-Type if the body is a multipart form. ``takes_slot`` and
+    ``path_text`` hold unless the engine gets to see another path than the head's.
     ``line`` and ``fields`` are for the engine: between them go the fields of the upstream, behind
     them the body's length.
     """
@@ -90,6 +92,9 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     expects_continue: bool
     form_type: bytes | None
     body_limit_bytes: int
+    caller: Caller
+    takes_slot: bool
+    path_text: str
 
 
 def request_head(prepared: PreparedRequest, path: bytes, extra: bytes, size_bytes: int) -> bytes:
@@ -130,6 +135,9 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
             expects_continue=bool(head.expect) and not head.http_1_0,
             form_type=form_type,
             body_limit_bytes=_body_limit_bytes(route, form_type),
+            caller=guard.caller_of(head),
+            takes_slot=takes_slot(head.method, head.path),
+            path_text=head.path.decode("latin-1"),
         )
 
     return HeadCache(prepare)

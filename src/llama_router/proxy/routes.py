@@ -38,6 +38,19 @@ UNVERSIONED_POSTS = frozenset(
         b"/props",
     }
 )
+# What an engine answers beside its slots, as fast as it can read: no generation, no embedding.
+_SLOTLESS_POSTS = frozenset(
+    {
+        b"/tokenize",
+        b"/detokenize",
+        b"/apply-template",
+        b"/chat/completions/input_tokens",
+        b"/responses/input_tokens",
+        b"/messages/count_tokens",
+        b"/lora-adapters",
+        b"/props",
+    }
+)
 _ROOT_GETS = frozenset({b"/props", b"/slots", b"/health", b"/lora-adapters"})
 # Behind a model's id; whatever else begins with one is the control plane's.
 PER_MODEL_TAILS = ("/props", "/slots", "/health")
@@ -96,6 +109,14 @@ def classify(method: bytes, path: bytes, query: bytes) -> Route:
     if method in _READS:
         return _classify_read(path, query)
     return _CONTROL
+
+
+def takes_slot(method: bytes, path: bytes) -> bool:
+    """Tell whether an engine needs one of its slots for this. ``path`` is the engine's own.
+
+    What is not known to need none is taken to need one.
+    """
+    return method not in _SAFE and path.removeprefix(b"/v1") not in _SLOTLESS_POSTS
 
 
 def _classify_read(path: bytes, query: bytes) -> Route:

@@ -27,7 +27,9 @@ class BindError(OSError):
 class Services:
     """What every connection shares: settings, limits and the way to the rest of the house.
 
-    Times in seconds. ``closing`` makes every answer its connection's last.
+    Times in seconds. ``first_byte_timeout_s``: until an answer begins; 0: an engine may take its
+    time. ``max_keep_alive_s``: the most that a request may keep its model loaded for; None: as long
+    as it says, 0: it has no say. ``closing`` makes every answer its connection's last.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Services:
         guard: Guard,
         notify_model_swap: bool = False,
         read_timeout_s: float = 600.0,
+        first_byte_timeout_s: float = 0.0,
+        max_keep_alive_s: float | None = None,
         client_stall_timeout_s: float = 120.0,
         abort_on_half_close: bool = True,
         max_connection_count: int = 1000,
@@ -45,6 +49,8 @@ class Services:
         self.guard = guard
         self.notify_model_swap = notify_model_swap
         self.read_timeout_s = read_timeout_s
+        self.first_byte_timeout_s = first_byte_timeout_s
+        self.max_keep_alive_s = max_keep_alive_s
         self.client_stall_timeout_s = client_stall_timeout_s
         self.abort_on_half_close = abort_on_half_close
         self.max_connection_count = max_connection_count
@@ -131,10 +137,19 @@ class ProxyServer:
         Once accepting has been stopped: every answer is its connection's last then, so that a
         connection ends when it has been sent.
         """
+        await self._until_none(lambda one: one.transport.get_write_buffer_size() > 0, deadline_s)
+
+    async def finish_own(self, deadline_s: float) -> None:
+        """Wait until the router's own answers have come to their end, as ``flush`` does."""
+        await self._until_none(lambda one: one.gets_own_answer, deadline_s)
+
+    async def _until_none(
+        self, is_busy: Callable[[ClientConnection], bool], deadline_s: float
+    ) -> None:
         services = self._services
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline_s)):
-                while any(one.transport.get_write_buffer_size() for one in services.connections):
+                while any(map(is_busy, services.connections)):
                     services.left.clear()
                     await services.left.wait()
 

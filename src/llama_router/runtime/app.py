@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llama_router import __version__
-from llama_router.config.schema import Config
+from llama_router.config.schema import Config, RouterSettings
 from llama_router.control.secret import SECRET_HEADER
 from llama_router.control.thread import ControlThread
 from llama_router.core.events import ShutdownForced, ShutdownRequested
 from llama_router.core.machine import Core
+from llama_router.core.policies.arrival import ArrivalOrder
+from llama_router.core.policies.benefit import BenefitOrder
 from llama_router.core.settings import CoreSettings
 from llama_router.engines.kinds import find_llama_server
 from llama_router.engines.logs import LogStore
@@ -23,10 +25,16 @@ from llama_router.proxy.guard import Guard
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime import descriptors
+from llama_router.runtime import machine as machines
+from llama_router.runtime.appraisal import Appraiser
 from llama_router.runtime.bridge import Bridge
 from llama_router.runtime.desk import Desk
 from llama_router.runtime.engine_room import EngineRoom
-from llama_router.runtime.roster import Roster, take_stock
+from llama_router.runtime.machine import Machine
+from llama_router.runtime.memory import Memory
+from llama_router.runtime.roster import Roster, device_bytes, take_stock
+from llama_router.store import STORE_FILE_NAME
+from llama_router.store.store import Store, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +46,8 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 # Until the last engine is reaped, after the last request has been cut.
 _REAP_TIMEOUT_S = 15.0
 _CONTROL_TIMEOUT_S = 60.0
+# The control plane ends its answers at once; its thread may have to wait for the interpreter.
+_OWN_END_TIMEOUT_S = 2.0
 # In a message; there may be hundreds.
 _NAMED_COUNT = 8
 
@@ -80,6 +90,9 @@ class Router:
         self._server: ProxyServer | None = None
         self._room: EngineRoom | None = None
         self._control: ControlThread | None = None
+        self._memory: Memory | None = None
+        self._opening: asyncio.Task[Store | None] | None = None
+        self._preloading: list[asyncio.Task[None]] = []
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -126,6 +139,8 @@ class Router:
             guard=guard,
             notify_model_swap=settings.notify_model_swap,
             read_timeout_s=settings.read_timeout_s,
+            first_byte_timeout_s=settings.first_byte_timeout_s,
+            max_keep_alive_s=settings.max_keep_alive_s,
             client_stall_timeout_s=settings.client_stall_timeout_s,
             abort_on_half_close=settings.half_close == "abort",
             max_connection_count=descriptors.client_count(limit_count, settings.max_connections),
@@ -151,10 +166,27 @@ class Router:
             ready=control_ready,
         )
         control.start()
+        room = await self._bring_up_engines(bridge, logs)
+        server.add_sweeper(room.prune)
+        await self._load_startup_model()
+        if self._memory is not None:
+            _log.info("%s", self._memory.in_words())
+        gc.collect()
+        gc.freeze()
+        server.start()
+        self._preloading = [
+            loop.create_task(self._preload(name), name=f"preload-{name}")
+            for name in settings.preload
+        ]
+
+    async def _bring_up_engines(self, bridge: Bridge, logs: LogStore) -> EngineRoom:
+        """Make everything that engines need, and the core that decides about them."""
+        settings, desk = self.config.router, self.desk
         self.found_llama_server = await asyncio.to_thread(
             find_llama_server, self._executable, search_path=self._env.get("PATH")
         )
-        self.roster = await asyncio.to_thread(self._take_stock, self.config, self._env, self._home)
+        self.roster, store = await self._look_around()
+        bridge.store = store if settings.history else None
         self._room = room = EngineRoom(
             roster=self.roster,
             logs=logs,
@@ -167,14 +199,56 @@ class Router:
         )
         for ended in await room.supervisor.start():
             _log.warning("left over from an earlier router and ended: %s", ended)
-        limits = CoreSettings(max_waiting=settings.max_waiting)
-        core = Core(self.roster.specs(), settings=limits)
+        machine = Machine()
+        if settings.memory_aware:
+            # Now that nothing is held any more by what is ended.
+            machine = await asyncio.to_thread(
+                machines.look_around, self.found_llama_server, settings.memory
+            )
+        bridge.total_bytes = machine.total_bytes
+        self._memory = memory = Memory(
+            roster=self.roster,
+            settings=settings,
+            machine=machine,
+            appraiser=Appraiser(
+                machine=machine,
+                env=self._env,
+                found_llama_server=self.found_llama_server,
+                remembered=store.footprints if store is not None else dict,
+            ),
+            store=store,
+            post=desk.post,
+            engines=room,
+        )
+        room.watcher = memory
+        core = Core(
+            await memory.appraise(),
+            policy=BenefitOrder() if settings.policy == "benefit" else ArrivalOrder(is_strict=True),
+            settings=core_settings(settings, memory.budgets),
+        )
         desk.open(core, self.roster, room)
-        server.add_sweeper(room.prune)
-        await self._load_startup_model()
-        gc.collect()
-        gc.freeze()
-        server.start()
+        memory.open(core)
+        if settings.history and store is not None:
+            desk.record = store.add_request
+        return room
+
+    async def _look_around(self) -> tuple[Roster, Store | None]:
+        """Find the models, and what an earlier router has remembered."""
+        # Closed at the end even if the start does not come to its own.
+        self._opening = asyncio.create_task(
+            asyncio.to_thread(_open_store, self._state_dir), name="open store"
+        )
+        return await asyncio.gather(
+            asyncio.to_thread(self._take_stock, self.config, self._env, self._home),
+            asyncio.shield(self._opening),
+        )
+
+    async def _preload(self, name: str) -> None:
+        """Load a model for those who will come; whatever goes wrong, the router serves."""
+        try:
+            await self.desk.load(self.desk.resolve(name).model)
+        except RequestError as error:
+            _log.warning("preload: model '%s' is not loaded: %s", name, error.message)
 
     async def _load_startup_model(self) -> None:
         name = self.config.startup_model
@@ -226,6 +300,10 @@ class Router:
                 await self.desk.shut_down.wait()
         except TimeoutError:
             _log.error("engines are still there though they were killed; leaving them behind")
+        if self._control is not None and self._server is not None:
+            # Who follows a log or the events gets the last of it, and a proper end.
+            self._control.end_streams()
+            await self._server.finish_own(_OWN_END_TIMEOUT_S)
         if self._server is not None and self._signal_count <= 1:
             # Slow clients are still sent answers that their engines gave in full.
             flush = self._server.flush(deadline - loop.time())
@@ -234,6 +312,11 @@ class Router:
 
     async def close(self) -> None:
         """Take down whatever is up. Idempotent."""
+        for task in self._preloading:
+            task.cancel()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         if hasattr(self, "desk"):
             self.desk.close()
         if self._room is not None:
@@ -247,6 +330,10 @@ class Router:
                 self.desk.control.close()
             await asyncio.to_thread(self._control.close)
             self._control = None
+        if self._opening is not None:
+            store, self._opening = await self._opening, None
+            if store is not None:
+                await asyncio.to_thread(store.close)
 
     def install_signal_handlers(self) -> None:
         """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it.
@@ -265,3 +352,23 @@ class Router:
             except NotImplementedError:
                 # Windows: handlers run on the main thread between bytecodes.
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.request_end))
+
+
+def core_settings(settings: RouterSettings, budgets: Mapping[str, int]) -> CoreSettings:
+    """Return what the config says to the core."""
+    return CoreSettings(
+        budgets=device_bytes(budgets),
+        max_loaded=settings.max_loaded,
+        max_wait_s=settings.max_wait_s,
+        min_residency_s=settings.min_residency_s,
+        max_waiting=settings.max_waiting,
+        max_queue_s=settings.max_queue_s,
+    )
+
+
+def _open_store(folder: Path) -> Store | None:
+    try:
+        return Store.open(folder / STORE_FILE_NAME)
+    except StoreError as error:
+        _log.warning("%s", error)
+        return None

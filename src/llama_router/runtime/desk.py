@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from llama_router.core.commands import (
     Command,
     Dispatch,
     Emit,
+    Inspect,
     Kill,
     Notify,
     Reject,
@@ -45,15 +47,16 @@ from llama_router.proxy.errors import (
     EndpointNotAllowedError,
     InternalError,
     ModelNotFoundError,
-    ModelUnloadedError,
-    RequestError,
     ShuttingDownError,
 )
-from llama_router.proxy.gate import Target, Waiter
+from llama_router.proxy.gate import ANYBODY, Caller, Ended, Target, Waiter
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.engine_room import EngineRoom
+from llama_router.runtime.history import RecordRate, record_of
+from llama_router.runtime.pulse import Pulse, Reading
 from llama_router.runtime.rejections import error_for
 from llama_router.runtime.roster import Roster
+from llama_router.store.records import RequestRecord
 
 _log = logging.getLogger(__name__)
 # One event may ask for thousands: everybody who waits for a model is dispatched when it is ready.
@@ -72,6 +75,12 @@ class Desk:
 
     def __init__(self) -> None:
         self.shut_down = asyncio.Event()
+        # Takes the requests that have ended, if there is a history.
+        self.record: Callable[[RequestRecord], None] | None = None
+        self._record_rate = RecordRate()
+        self._pulse = Pulse(self._readings)
+        # What happens to the models, for whoever wants to watch.
+        self.feed = self._pulse.feed
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
         # What the event that was handled last asks for and has not got yet.
@@ -85,8 +94,11 @@ class Desk:
         # Model and generation that requests were sent to.
         self._places: dict[int, tuple[str, int]] = {}
         self._targets: dict[str, Target] = {}
+        # The paths that the config opens, of models for which it does not open all.
+        self._limited: dict[str, tuple[str, ...]] = {}
         self._deeds: dict[type[Command], Callable[[Any], None]] = {
             Spawn: self._do_spawn,
+            Inspect: self._do_inspect,
             Terminate: self._do_terminate,
             Kill: self._do_kill,
             Dispatch: self._do_dispatch,
@@ -103,10 +115,16 @@ class Desk:
     def open(self, core: Core, roster: Roster, room: EngineRoom) -> None:
         """Begin to work with these."""
         self.core, self.roster, self.room = core, roster, room
+        self._limited = {
+            one.found.id: one.spawn.proxy_endpoints
+            for one in roster.models
+            if one.spawn.proxy_endpoints is not None
+        }
 
     def close(self) -> None:
         """Take no event any more and forget the timers: engines are ended without the core."""
         self._is_closed = True
+        self._pulse.close()
         self._events.clear()
         self._commands.clear()
         for handle in self._timers.values():
@@ -198,7 +216,7 @@ class Desk:
 
     def check_endpoint(self, model: str, path: str) -> None:
         """See Gate."""
-        allowed = self.roster[model].spawn.proxy_endpoints
+        allowed = self._limited.get(model)
         if allowed is None:
             return
         # An engine may take ".." for a way up, in either spelling.
@@ -209,12 +227,32 @@ class Desk:
             )
 
     def submit(
-        self, waiter: Waiter, model: str, *, may_load: bool, wants_notices: bool
+        self,
+        waiter: Waiter,
+        model: str,
+        *,
+        may_load: bool,
+        wants_notices: bool,
+        caller: Caller = ANYBODY,
+        keep_alive_s: float | None = None,
+        takes_slot: bool = True,
     ) -> int | None:
         """See Gate."""
         self._last_request_id = request_id = self._last_request_id + 1
         self._waiters[request_id] = waiter
-        self.post(RequestArrived(request_id, model, may_load, wants_notices))
+        self.post(
+            RequestArrived(
+                request_id,
+                model,
+                may_load,
+                wants_notices,
+                caller.key,
+                caller.priority,
+                caller.is_batch,
+                keep_alive_s,
+                takes_slot,
+            )
+        )
         return request_id if request_id in self._waiters else None
 
     def cancel(self, request_id: int) -> None:
@@ -231,6 +269,8 @@ class Desk:
 
     def bounced(self, request_id: int) -> None:
         """See Gate."""
+        # It may be alive and refuse connections, of which no exit ever tells.
+        self.silent(request_id)
         self.post(RequestBounced(request_id))
 
     def silent(self, request_id: int) -> None:
@@ -238,6 +278,35 @@ class Desk:
         place = self._places.get(request_id)
         if place is not None:
             self.room.doubt(*place)
+
+    def wants_record(self) -> bool:
+        """See Gate."""
+        return self.record is not None and self._record_rate.admits(self._loop.time())
+
+    def remember(self, ended: Ended) -> None:
+        """See Gate."""
+        if self.record is None:
+            return
+        try:
+            self.record(record_of(ended, time.time()))
+        except Exception:  # noqa: BLE001  # a history that fails must not cost a request
+            _log.exception("fault while a request was put into the history")
+
+    @property
+    def unrecorded_count(self) -> int:
+        """How many requests were left out of the history because there were too many at a time."""
+        return self._record_rate.left_out_count
+
+    def _readings(self) -> dict[str, Reading]:
+        ledger = self.core.ledger
+        return {
+            name: Reading(
+                len(model.waiting),
+                len(model.in_flight) + len(model.visitors),
+                model.fraction if model.state is State.STARTING else None,
+            )
+            for name, model in {**ledger.running, **ledger.waiting}.items()
+        }
 
     # --- orders of operators
 
@@ -266,6 +335,9 @@ class Desk:
 
     def _do_spawn(self, command: Spawn) -> None:
         self.room.spawn(command.model, command.generation)
+
+    def _do_inspect(self, command: Inspect) -> None:
+        self.room.inspect(command.model, command.inspection)
 
     def _do_terminate(self, command: Terminate) -> None:
         self.room.terminate(command.generation)
@@ -300,17 +372,14 @@ class Desk:
         waiter = self._waiters.get(command.request_id)
         if waiter is None:
             return
-        error: RequestError
-        if self.core.ledger.shutting_down:
-            error = error_for(RejectKind.SHUTTING_DOWN, command.reason)
-        else:
-            error = ModelUnloadedError(command.reason, should_retry=False)
-        waiter.abort(error)
+        is_ending = self.core.ledger.shutting_down
+        kind = RejectKind.SHUTTING_DOWN if is_ending else RejectKind.MODEL_UNLOADED
+        waiter.abort(error_for(kind, command.reason))
 
     def _do_notify(self, command: Notify) -> None:
         waiter = self._waiters.get(command.request_id)
         if waiter is not None:
-            waiter.notify(command.kind, command.model, command.fraction)
+            waiter.notify(command.kind, command.model, command.fraction, command.position)
 
     def _do_settle(self, command: Settled) -> None:
         future = self._orders.get(command.request_id)
@@ -341,6 +410,7 @@ class Desk:
     def _do_emit(self, command: Emit) -> None:
         level = logging.WARNING if command.new in _TROUBLE else logging.INFO
         _log.log(level, "%s: %s -> %s (%s)", *msgspec.structs.astuple(command))
+        self.feed.state_changed(command.model, command.old, command.new, command.reason)
 
     def _do_shut_down(self, command: ShutdownComplete) -> None:  # noqa: ARG002
         self.shut_down.set()

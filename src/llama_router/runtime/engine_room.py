@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from llama_router.core.events import (
     AddressStolen,
@@ -14,6 +15,7 @@ from llama_router.core.events import (
     EngineSpawned,
     Event,
     ExitCause,
+    ModelInspected,
     SpawnFailed,
 )
 from llama_router.engines.kinds import CommandError, build_launch
@@ -23,6 +25,7 @@ from llama_router.engines.ports import NoFreePortError, PortAllocator
 from llama_router.engines.readiness import is_healthy
 from llama_router.engines.supervisor import Supervisor
 from llama_router.proxy.upstream import Upstream
+from llama_router.runtime.inspection import problem_of
 from llama_router.runtime.roster import Roster
 
 _log = logging.getLogger(__name__)
@@ -39,6 +42,19 @@ _DOUBT_PROBE_COUNT = 3
 # Between them: three that are refused at once would be one observation.
 _DOUBT_PAUSE_S = 0.5
 _SILENT = "was silent and does not answer its health check"
+
+
+class EngineWatcher(Protocol):
+    """Told of engines from when they are ready until nothing of them is left."""
+
+    def ready(self, model: str, generation: int, load_s: float) -> None:
+        """The engine answers, after a load of so many seconds; the core has been told."""
+
+    def gone(self, model: str, generation: int) -> None:
+        """Nothing is left of the engine, or nothing came of it; the core has been told."""
+
+    def environment_of(self, model: str) -> Mapping[str, str]:
+        """What the engine is to have in its environment beyond everybody's."""
 
 
 class _Loading:
@@ -87,7 +103,9 @@ class EngineRoom:
         self._env = env
         self._found_llama_server = found_llama_server
         self._post = post
+        self.watcher: EngineWatcher | None = None
         self._loop = asyncio.get_running_loop()
+        self._inspections: set[asyncio.Task[None]] = set()
         self._engines: dict[int, _Engine] = {}
         # Spawns that still look at their model's file.
         self._looks: dict[int, tuple[str, asyncio.Task[None]]] = {}
@@ -125,6 +143,23 @@ class EngineRoom:
             engine.doubt = self._loop.create_task(
                 self._examine(engine), name=f"doubt-{model}-{generation}"
             )
+
+    def inspect(self, model: str, inspection: int) -> None:
+        """Look whether a model's engine could be started; ``ModelInspected`` follows."""
+        work = self._inspect(model, inspection)
+        task = self._loop.create_task(work, name=f"inspect-{model}-{inspection}")
+        self._inspections.add(task)
+        task.add_done_callback(self._inspections.discard)
+
+    async def _inspect(self, model: str, inspection: int) -> None:
+        try:
+            spec = self._launch(model, generation=0, port=0)
+            problem = await asyncio.to_thread(problem_of, self.roster[model], spec)
+        except (CommandError, OSError) as error:
+            problem = str(error)
+        if problem:
+            self._logs.append(model, problem)
+        self._post(ModelInspected(model, inspection, problem))
 
     async def _look_and_spawn(self, model: str, generation: int, path: Path) -> None:
         """Look again at a file that may have gone since the catalogue was made.
@@ -164,20 +199,25 @@ class EngineRoom:
         self._logs.append(spec.model, _SILENT)
         self.exited(spec.model, spec.generation, _SILENT, ExitCause.EXITED)
 
-    def _spawn(self, model: str, generation: int) -> None:
+    def _launch(self, model: str, generation: int, port: int) -> LaunchSpec:
+        """Fill in a model's command. Raises CommandError and OSError."""
         entry = self.roster[model]
+        extra = self.watcher.environment_of(model) if self.watcher is not None else {}
+        return build_launch(
+            entry.template,
+            entry.facts,
+            generation=generation,
+            host=ENGINE_HOST,
+            port=port,
+            base_env={**self._env, **extra},
+            found_llama_server=self._found_llama_server,
+        )
+
+    def _spawn(self, model: str, generation: int) -> None:
         port = 0
         try:
             port = self._ports.acquire()
-            spec = build_launch(
-                entry.template,
-                entry.facts,
-                generation=generation,
-                host=ENGINE_HOST,
-                port=port,
-                base_env=self._env,
-                found_llama_server=self._found_llama_server,
-            )
+            spec = self._launch(model, generation, port)
         except (CommandError, NoFreePortError, OSError) as error:
             self._ports.release(port)
             self._refuse(model, generation, str(error))
@@ -188,6 +228,15 @@ class EngineRoom:
         self.supervisor.spawn(spec)
         if self._estimates is None:
             self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
+
+    def pid(self, generation: int) -> int | None:
+        """Return the pid of an engine's main process; None when there is none (any more)."""
+        return self.supervisor.pid(generation)
+
+    def pids(self) -> list[int]:
+        """Return the main processes of all engines that are there, in whatever state."""
+        pids = map(self.supervisor.pid, self._engines)
+        return [pid for pid in pids if pid is not None]
 
     def upstream(self, generation: int) -> Upstream:
         """Return the address of a running engine."""
@@ -204,6 +253,8 @@ class EngineRoom:
             self._estimates.cancel()
         for generation in list(self._looks):
             self._withdraw(generation)
+        for task in self._inspections:
+            task.cancel()
         for engine in self._engines.values():
             engine.end_doubt()
         await self.supervisor.close()
@@ -218,6 +269,8 @@ class EngineRoom:
         """See EngineListener."""
         self._forget(generation)
         self._post(SpawnFailed(model, generation, reason))
+        if self.watcher is not None:
+            self.watcher.gone(model, generation)
 
     def progress(self, model: str, generation: int, fraction: float) -> None:
         """See EngineListener."""
@@ -229,12 +282,15 @@ class EngineRoom:
     def ready(self, model: str, generation: int) -> None:
         """See EngineListener."""
         engine = self._engines.get(generation)
+        took_s = None
         if engine is not None and engine.loading is not None:
             took_s = self._loop.time() - engine.loading.started_s
             self._load_times_s[model] = took_s
             engine.loading = None
             _log.info("%s is ready after %.3f s", model, took_s)
         self._post(EngineReady(model, generation))
+        if self.watcher is not None and took_s is not None:
+            self.watcher.ready(model, generation, took_s)
 
     def exited(self, model: str, generation: int, reason: str, cause: ExitCause) -> None:
         """See EngineListener."""
@@ -249,6 +305,8 @@ class EngineRoom:
         """See EngineListener."""
         self._forget(generation)
         self._post(EngineReaped(model, generation))
+        if self.watcher is not None:
+            self.watcher.gone(model, generation)
 
     def address_stolen(self, model: str, generation: int) -> None:
         """See EngineListener."""

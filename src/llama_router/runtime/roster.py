@@ -12,19 +12,40 @@ from llama_router.catalog.discovery import Sources, discover
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.catalog.resolve import Catalog
 from llama_router.config.schema import Config, ModelEntry, SpawnSettings
-from llama_router.core.events import ModelSpec
+from llama_router.core.events import DeviceBytes, ModelSpec
 from llama_router.engines.kinds import CommandTemplate, ModelFacts
 from llama_router.engines.launch import OwnerCheck
 
 _log = logging.getLogger(__name__)
 
+# A load that was never timed: of a small model, and what a usual disk gives.
+USUAL_START_S = 1.0
+USUAL_BYTES_PER_S = 1_000_000_000
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's engine before it is started.
+
+    ``memory``: bytes by device, nothing when that is not known. ``load_s``: how long its last load
+    took, 0 when it was never timed. ``slots``: how many requests its command lets it answer at a
+    time, 0 when that is not said.
+    """
+
+    memory: Mapping[str, int] = {}
+    load_s: float = 0.0
+    slots: int = 0
+
 
 class RosterModel(msgspec.Struct, frozen=True):
-    """One model with everything that is needed to run it. ``group`` is empty for a loner."""
+    """One model with everything that is needed to run it.
+
+    ``group`` is empty for one without; ``entry`` is what the config says of it, None for nothing.
+    """
 
     found: CatalogModel
     spawn: SpawnSettings
     group: str
+    entry: ModelEntry | None = None
 
     @property
     def facts(self) -> ModelFacts:
@@ -60,20 +81,47 @@ class Roster:
         """All models, the invalid ones too, in the order of their ids."""
         return tuple(self._models.values())
 
-    def specs(self) -> tuple[ModelSpec, ...]:
+    def specs(
+        self, figures: Mapping[str, Figure] | None = None, *, is_memory_aware: bool = False
+    ) -> tuple[ModelSpec, ...]:
         """Return what the core is to know: only models that can be run."""
-        return tuple(self._spec(model) for model in self.models if not model.found.invalid)
+        known = figures or {}
+        return tuple(
+            self.spec(model, known.get(model.found.id), is_memory_aware=is_memory_aware)
+            for model in self.models
+            if not model.found.invalid
+        )
 
-    def _spec(self, model: RosterModel) -> ModelSpec:
+    def spec(
+        self, model: RosterModel, figure: Figure | None = None, *, is_memory_aware: bool = False
+    ) -> ModelSpec:
+        """Return what the core is to know of one model.
+
+        One without a group runs beside others if what it needs is known, else alone.
+        """
         router = self._config.router
+        name = model.found.id
+        entry = model.entry or ModelEntry(name=name)
+        figure = figure or Figure()
+        # Apart, so that a group that is called like a loner's id is not its group.
+        group = f"group {model.group}" if model.group else f"model {name}"
+        if is_memory_aware and figure.memory and not model.group:
+            group = ""
         return ModelSpec(
-            name=model.found.id,
-            # Apart, so that a group that is called like a loner's id is not its group.
-            group=f"group {model.group}" if model.group else f"model {model.found.id}",
+            name=name,
+            group=group,
             fingerprint=_fingerprint(model),
             ready_timeout_s=router.load_deadline_s(model.found.size_bytes),
             stop_grace_s=router.stop_grace_s,
             drain_deadline_s=router.drain_deadline_s,
+            memory=device_bytes(figure.memory) if is_memory_aware else (),
+            load_cost_s=figure.load_s or USUAL_START_S + model.found.size_bytes / USUAL_BYTES_PER_S,
+            pinned=entry.pinned,
+            ttl_s=(router.ttl_s if entry.ttl_s is None else entry.ttl_s) or None,
+            priority=entry.priority,
+            max_in_flight=entry.max_in_flight or figure.slots,
+            max_waiting=entry.max_waiting,
+            min_residency_s=entry.min_residency_s,
         )
 
 
@@ -111,7 +159,7 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
                 names=(*by_id[match.id].found.names, entry.name, *entry.aliases),
                 mmproj=Path(entry.mmproj) if entry.mmproj else match.mmproj,
             )
-            by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group)
+            by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group, entry)
         elif entry.path and os.path.exists(entry.path):  # noqa: PTH110  # Path's raises
             _log.warning(
                 "model '%s' is left out: its file %s is in none of the folders that are searched;"
@@ -125,7 +173,7 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
             by_id.pop(twin.id, None)
     for entry in entries["manual"]:
         manual = _manual(entry, finds.with_file(entry.path))
-        by_id[entry.name] = RosterModel(manual, config.spawn_of(entry), entry.group)
+        by_id[entry.name] = RosterModel(manual, config.spawn_of(entry), entry.group, entry)
     return Roster([by_id[model_id] for model_id in sorted(by_id)], config)
 
 
@@ -185,6 +233,11 @@ def _manual(entry: ModelEntry, twin: CatalogModel | None) -> CatalogModel:
         problem = f"its file {path} cannot be read: {error.strerror}"
         return msgspec.structs.replace(model, invalid=problem)
     return msgspec.structs.replace(model, size_bytes=status.st_size, modified_at_s=status.st_mtime)
+
+
+def device_bytes(memory: Mapping[str, int]) -> tuple[DeviceBytes, ...]:
+    """Return amounts by device as the core knows them."""
+    return tuple(DeviceBytes(device, size_bytes) for device, size_bytes in sorted(memory.items()))
 
 
 def _fingerprint(model: RosterModel) -> str:

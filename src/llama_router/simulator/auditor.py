@@ -1,7 +1,8 @@
 """Reads the log of events and commands and checks what no single moment of the core can show.
 
-It keeps books of its own and believes the core nothing: one outcome for each request, no engine
-beyond the memory there is, timers that are fired or cancelled, generations that grow.
+It keeps books of its own and believes the core nothing: one outcome for each request, each in its
+turn, no engine beyond the memory there is or started again and again, timers that are fired or
+cancelled, generations that grow.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from llama_router.core.commands import (
     Command,
     Dispatch,
     Emit,
+    Inspect,
     Kill,
     Notify,
     Reject,
@@ -23,13 +25,17 @@ from llama_router.core.commands import (
     Terminate,
 )
 from llama_router.core.events import (
+    AddressStolen,
     BudgetsChanged,
     DeviceBytes,
+    EngineExited,
     EngineReady,
     EngineReaped,
     Event,
+    ExitCause,
     FootprintMeasured,
     LoadRequested,
+    ModelInspected,
     ModelsChanged,
     ModelSpec,
     RequestArrived,
@@ -39,11 +45,15 @@ from llama_router.core.events import (
     SpawnFailed,
     Timer,
     TimerFired,
+    TimerKind,
     UnloadRequested,
 )
 from llama_router.core.invariants import InvariantViolation
+from llama_router.simulator.restarts import Restarts
 
 _Bytes = dict[str, int]
+_Lane = tuple[str, str, int, bool]
+"""Among the requests of one model, key, priority and class, the first come are first served."""
 
 
 def _bytes(memory: Iterable[DeviceBytes]) -> _Bytes:
@@ -54,7 +64,7 @@ class Auditor:
     """Give it every event with its commands, in order; it raises InvariantViolation."""
 
     def __init__(
-        self, models: Iterable[ModelSpec] = (), budgets: Sequence[DeviceBytes] = ()
+        self, models: Sequence[ModelSpec] = (), budgets: Sequence[DeviceBytes] = ()
     ) -> None:
         self.open: dict[int, str] = {}
         """Requests and tickets that have had no outcome, with their models."""
@@ -75,6 +85,13 @@ class Auditor:
         self._fired: Timer | None = None
         self._now = 0.0
         self._budgets = budgets
+        self._lanes: dict[_Lane, dict[int, None]] = {}
+        self._lane_of: dict[int, _Lane] = {}
+        self._restarts = Restarts()
+        self._fingerprints = {spec.name: spec.fingerprint for spec in models}
+        self._inspected: set[str] = set()
+        """Models that could be started when that was asked last, which was after their last start.
+        """
         self._needs: dict[str, _Bytes] = {}
         self._held: dict[int, _Bytes] = {}
         """What each living engine holds at least, by generation."""
@@ -95,13 +112,12 @@ class Auditor:
 
     def _take_in(self, event: Event) -> None:
         match event:
-            case RequestArrived(request_id, model, may_load):
-                self.open.setdefault(request_id, model)
-                if not may_load:
-                    self._visitors.add(request_id)
+            case RequestArrived():
+                self._take_in_arrival(event)
             case LoadRequested(request_id, model) | UnloadRequested(request_id, model):
                 self.open.setdefault(request_id, model)
                 self._tickets.add(request_id)
+                self._restarts.forget(model)
             case RequestCancelled(request_id):
                 self._end(request_id, "cancelled")
             case RequestFinished(request_id) if request_id in self.dispatched:
@@ -109,22 +125,74 @@ class Auditor:
             case RequestBounced(request_id) if request_id in self.dispatched:
                 del self.dispatched[request_id]
             case TimerFired(timer):
-                self.timers.pop(timer, None)
-                self._fired = timer
-            case EngineReady() | EngineReaped() | SpawnFailed():
+                self._take_in_timer(timer)
+            case ModelInspected():
+                self._take_in_inspection(event)
+            case EngineReady() | EngineReaped() | SpawnFailed() | EngineExited() | AddressStolen():
                 if self.alive.get(event.generation) == event.model:
                     self._take_in_engine(event)
             case _:
                 self._take_in_memory(event)
 
-    def _take_in_engine(self, event: EngineReady | EngineReaped | SpawnFailed) -> None:
-        generation = event.generation
-        if not isinstance(event, EngineReady):
-            del self.alive[generation]
-            self._held.pop(generation, None)
-            self._ready.discard(generation)
-        elif generation not in self._stopping:
-            self._ready.add(generation)
+    def _take_in_timer(self, timer: Timer) -> None:
+        is_set = self.timers.pop(timer, None) is not None
+        self._fired = timer
+        if is_set and timer.kind is TimerKind.READY_TIMEOUT:
+            self._take_in_end(timer.model, timer.generation)
+        if is_set and timer.kind is TimerKind.INSPECTION:
+            self._inspected.add(timer.model)
+
+    def _take_in_inspection(self, event: ModelInspected) -> None:
+        model = event.model
+        if Timer(TimerKind.INSPECTION, model, event.inspection) not in self.timers:
+            return  # there is one as long as the answer is waited for
+        if event.problem:
+            self._restarts.crashed(model, self._now)
+        else:
+            self._inspected.add(model)
+
+    def _take_in_arrival(self, event: RequestArrived) -> None:
+        request_id = event.request_id
+        self.open.setdefault(request_id, event.model)
+        if not event.may_load:
+            self._visitors.add(request_id)
+        elif event.takes_slot:
+            lane = (event.model, event.key, event.priority, event.is_batch)
+            self._lane_of[request_id] = lane
+            self._lanes.setdefault(lane, {})[request_id] = None
+
+    def _take_in_engine(
+        self, event: EngineReady | EngineReaped | SpawnFailed | EngineExited | AddressStolen
+    ) -> None:
+        model, generation = event.model, event.generation
+        match event:
+            case EngineReady():
+                if generation not in self._stopping:
+                    self._ready.add(generation)
+                    self._restarts.became_ready(model)
+            case EngineExited(cause=cause):
+                lost = cause is ExitCause.ADDRESS_IN_USE and generation not in self._ready
+                self._take_in_end(model, generation, has_lost_address=lost)
+            case AddressStolen():
+                if generation not in self._ready:
+                    self._take_in_end(model, generation, has_lost_address=True)
+            case _:
+                # Reaped before anybody heard that it had exited.
+                self._take_in_end(model, generation)
+                del self.alive[generation]
+                self._held.pop(generation, None)
+                self._ready.discard(generation)
+
+    def _take_in_end(self, model: str, generation: int, *, has_lost_address: bool = False) -> None:
+        """Note that an engine ended, or failed to get ready, if it was not told to end before."""
+        if generation in self._stopping or self._states.get(model) == "stuck":
+            return
+        self._stopping.add(generation)
+        self._ready.discard(generation)
+        if has_lost_address:
+            self._restarts.lost_address(model, self._now)
+        else:
+            self._restarts.crashed(model, self._now)
 
     def _take_in_memory(self, event: Event) -> None:
         match event:
@@ -133,6 +201,11 @@ class Auditor:
             case ModelsChanged(models):
                 for spec in models:
                     self._lower(spec.name, _bytes(spec.memory))
+                known = {spec.name: spec.fingerprint for spec in models}
+                for name in self._fingerprints | known:
+                    if known.get(name) != self._fingerprints.get(name):
+                        self._restarts.forget(name)
+                self._fingerprints = known
             case FootprintMeasured(model, memory) if memory:
                 self._lower(model, _bytes(memory))
             case _:
@@ -151,6 +224,11 @@ class Auditor:
         if self.open.pop(request_id, None) is not None:
             self.outcomes[outcome] += 1
         self.dispatched.pop(request_id, None)
+        lane = self._lane_of.pop(request_id, None)
+        if lane is not None:
+            del self._lanes[lane][request_id]
+            if not self._lanes[lane]:
+                del self._lanes[lane]
 
     def _check(self, command: Command) -> None:
         match command:
@@ -172,16 +250,25 @@ class Auditor:
             case CancelTimer(timer):
                 known = self.timers.pop(timer, None) is not None
                 self._require(known, "only a set timer is cancelled", command)
-            case Emit(model, old, new):
-                known_state = self._states.get(model, "unloaded")
-                self._require(known_state == old, "states follow one another", command)
-                self._states[model] = new
+            case Inspect(model):
+                self._inspected.discard(model)
+            case Emit():
+                self._check_transition(command)
             case ShutdownComplete():
                 self._require(not self.timers, "the end has no timers", command)
                 self._require(not self.completed, "there is one end", command)
                 self.completed = True
             case _:
                 pass
+
+    def _check_transition(self, command: Emit) -> None:
+        known_state = self._states.get(command.model, "unloaded")
+        self._require(known_state == command.old, "states follow one another", command)
+        self._states[command.model] = command.new
+        if command.reason.startswith("swap for "):
+            sake_of = command.reason.removeprefix("swap for ").partition(":")[0]
+            is_known = sake_of in self._inspected
+            self._require(is_known, "nobody goes for a model that was not inspected", command)
 
     def _check_spawn(self, model: str, generation: int) -> None:
         about = (model, generation)
@@ -194,7 +281,10 @@ class Auditor:
             if name == model and self._states.get(model) != "stuck"
         ]
         self._require(not twin, "a model has one engine", (about, twin))
+        why_not = self._restarts.why_not(model, self._now)
+        self._require(not why_not, why_not, (about, self._now))
         self._last_generation = generation
+        self._inspected.discard(model)
         self.alive[generation] = model
         self._held[generation] = self._needs.get(model, {})
         for budget in self._budgets:
@@ -214,6 +304,12 @@ class Auditor:
         self._require(generation in self._ready, "its engine is ready", command)
         allowed = ("ready", "draining") if request_id in self._visitors else ("ready",)
         self._require(self._states.get(model) in allowed, "its model is ready", command)
+        lane = self._lane_of.get(request_id)
+        if lane is not None:
+            waiting = (other for other in self._lanes[lane] if other not in self.dispatched)
+            self._require(
+                request_id <= next(waiting), "who came first is served first", (command, lane)
+            )
         self.dispatched[request_id] = generation
 
     def _check_answer(self, command: Reject | Settled | Notify | Abort) -> None:

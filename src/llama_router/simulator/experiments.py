@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from llama_router.core.settings import CoreSettings
+from llama_router.simulator import optimum
 from llama_router.simulator.fleet import GB, Fleet, Machine, SimulatedModel, random_fleet
-from llama_router.simulator.generate import alternating, bursty, names, zipf
+from llama_router.simulator.generate import alternating, bursty, names, zipf, zipf_shares
 from llama_router.simulator.report import Summary, mean, summarize
 from llama_router.simulator.schedulers import SCHEDULERS
 from llama_router.simulator.trace import TraceRequest
@@ -20,10 +21,14 @@ MAX_RATE_PER_S: Final = 1e4
 
 
 class Case(msgspec.Struct, frozen=True):
-    """What is asked of which machine."""
+    """What is asked of which machine.
+
+    ``shares`` is how likely each request is for each model, where each is drawn for itself.
+    """
 
     fleet: Fleet
     trace: Sequence[TraceRequest]
+    shares: Mapping[str, float] | None = None
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -58,7 +63,7 @@ def skewed(shape: Shape, seed: int) -> Case:
     """Popularity after Zipf with exponent 1.1, sizes independent of it, Poisson arrivals."""
     models = names(shape.models_count)
     trace = zipf(models, shape.requests_count, shape.rate_per_s, seed)
-    return Case(_fleet(shape, seed), list(trace))
+    return Case(_fleet(shape, seed), list(trace), zipf_shares(models, seed))
 
 
 def in_bursts(shape: Shape, seed: int) -> Case:
@@ -108,6 +113,31 @@ def compare(
         mean([summarize(policy, play(case, policy, settings), slo_s) for case in cases])
         for policy in policies
     ]
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The least load time there can be, in seconds; the mean over the cases.
+
+    ``in_order_s``: knowing the future, with requests in their order (a bound of it for large
+    cases). ``without_foresight_s``: the same without knowing the future, in the mean over traces
+    like these; None where requests are not drawn each for itself.
+    """
+
+    in_order_s: float
+    without_foresight_s: float | None
+
+
+def bounds(cases: Sequence[Case]) -> Bounds:
+    """Return what no router can do better on ``cases``."""
+    blind_s = [
+        len(case.trace) * optimum.without_foresight(case.fleet, case.shares)
+        for case in cases
+        if case.shares is not None
+    ]
+    return Bounds(
+        sum(optimum.fractional(case.fleet, case.trace) for case in cases) / len(cases),
+        sum(blind_s) / len(cases) if len(blind_s) == len(cases) else None,
+    )
 
 
 def rate_for_attainment(

@@ -15,6 +15,8 @@ FAULTS: Final = (
     "spawn_failure",
     "address_stolen",
     "out_of_memory",
+    "broken_model",
+    "silent_inspection",
     "hang_load",
     "slow_load",
     "hang_request",

@@ -36,15 +36,28 @@ def zipf(
     Which model is the n-th is drawn, so popularity has nothing to do with the order of names.
     """
     rng = random.Random(seed)  # noqa: S311 - reproducible, no secret
-    ranked = list(models)
-    rng.shuffle(ranked)
-    weights = list(accumulate(1.0 / (rank + 1) ** exponent for rank in range(len(ranked))))
+    shares = _zipf_shares(models, rng, exponent)
+    weights = list(accumulate(shares.values()))
     now = 0.0
-    for model in rng.choices(ranked, cum_weights=weights, k=count):
+    for model in rng.choices(list(shares), cum_weights=weights, k=count):
         now += rng.expovariate(rate_per_s)
         tokens_in = 1 + int(rng.expovariate(1.0 / mean_tokens_in))
         tokens_out = 1 + int(rng.expovariate(1.0 / mean_tokens_out))
         yield TraceRequest(now, model, "", tokens_in, tokens_out)
+
+
+def zipf_shares(models: Sequence[str], seed: int, *, exponent: float = 1.1) -> dict[str, float]:
+    """Return how likely each request of :func:`zipf` is for each model."""
+    rng = random.Random(seed)  # noqa: S311 - reproducible, no secret
+    return _zipf_shares(models, rng, exponent)
+
+
+def _zipf_shares(models: Sequence[str], rng: random.Random, exponent: float) -> dict[str, float]:
+    ranked = list(models)
+    rng.shuffle(ranked)
+    weights = [1.0 / (rank + 1) ** exponent for rank in range(len(ranked))]
+    total = sum(weights)
+    return {model: weight / total for model, weight in zip(ranked, weights, strict=True)}
 
 
 def bursty(

@@ -10,7 +10,15 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from llama_router.core.commands import Abort, Command, Dispatch, Kill, Spawn, Terminate
+from llama_router.core.commands import (
+    Abort,
+    Command,
+    Dispatch,
+    Inspect,
+    Kill,
+    Spawn,
+    Terminate,
+)
 from llama_router.core.events import (
     AddressStolen,
     BudgetsChanged,
@@ -23,6 +31,7 @@ from llama_router.core.events import (
     ExitCause,
     FootprintMeasured,
     LoadRequested,
+    ModelInspected,
     ModelsChanged,
     RequestArrived,
     RequestBounced,
@@ -105,6 +114,7 @@ class Swarm:
         self._processes: dict[int, _Process] = {}
         self._aborted: dict[int, None] = {}
         self._hung: dict[int, None] = {}
+        self._questions: list[Inspect] = []
         self._next_id = 0
         self._frozen_steps = 0
         self._clock_debt_s = 0.0
@@ -172,6 +182,8 @@ class Swarm:
                 process.told = process.told or "terminate"
             case Kill(_, generation) if generation in self._processes:
                 self._processes[generation].told = "kill"
+            case Inspect() if not self._fails("silent_inspection"):
+                self._questions.append(command)
             case Dispatch(request_id) if self._fails("hang_request"):
                 self._hung[request_id] = None
             case Abort(request_id):
@@ -254,7 +266,8 @@ class Swarm:
                 key=rng.choice(("", "x", "y")),
                 priority=rng.choice((0, 0, 0, 1)),
                 is_batch=chance(rng, 0.2),
-                keep_alive_s=rng.choice((None, None, None, 0.0, 2.0)),
+                keep_alive_s=rng.choice((None, None, None, 0.0, 2.0, -1.0)),
+                takes_slot=not chance(rng, 0.1),
             )
         )
 
@@ -274,8 +287,14 @@ class Swarm:
     # Engines
 
     def _engine_works(self) -> None:
-        if self._processes:
+        if self._questions and chance(self.random, 0.5):
+            self._answer(self._questions.pop(self.random.randrange(len(self._questions))))
+        elif self._processes:
             self._work(self.random.choice(list(self._processes.values())))
+
+    def _answer(self, question: Inspect) -> None:
+        problem = "no such file" if self._fails("broken_model") else ""
+        self.feed(ModelInspected(question.model, question.inspection, problem))
 
     def _work(self, process: _Process) -> None:
         model, generation = process.model, process.generation
@@ -385,6 +404,8 @@ class Swarm:
                 self.feed(RequestFinished(request_id))
             for process in list(self._processes.values()):
                 self._let_work(process)
+            while self._questions:
+                self._answer(self._questions.pop())
             self._advance(1.0)
         raise InvariantViolation(f"{rule}: {self.auditor.open}, {self.core!r}")
 

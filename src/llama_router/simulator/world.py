@@ -16,6 +16,7 @@ from llama_router.core.commands import (
     CancelTimer,
     Command,
     Dispatch,
+    Inspect,
     Kill,
     Reject,
     SetTimer,
@@ -28,6 +29,7 @@ from llama_router.core.events import (
     EngineReaped,
     EngineSpawned,
     Event,
+    ModelInspected,
     RequestArrived,
     RequestFinished,
     Timer,
@@ -258,10 +260,10 @@ class World:
                 self._timers.pop(timer, None)
             case Spawn(model, generation):
                 self._spawn(self._models[model], generation)
-            case Terminate(_, generation):
-                self._stop(generation, self._machine.stop_s)
-            case Kill(_, generation):
-                self._stop(generation, 0.0)
+            case Terminate(_, generation) | Kill(_, generation):
+                self._stop(generation, 0.0 if isinstance(command, Kill) else self._machine.stop_s)
+            case Inspect(model, inspection):
+                self._push(self._now, ModelInspected(model, inspection))
             case Reject(request_id, reason):
                 if self._open.pop(request_id, None) is not None:
                     self.result.rejected[reason.value] += 1

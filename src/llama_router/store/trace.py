@@ -1,5 +1,7 @@
-"""The history as a trace: what came when, for whom, how long; one JSON object per line."""
+"""The history as a trace: what came when, for whom, how long; as JSON Lines or CSV."""
 
+import csv
+import io
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -20,15 +22,37 @@ class TraceLine(msgspec.Struct, frozen=True, omit_defaults=True):
 def trace_lines(records: Iterable[RequestRecord]) -> Iterator[bytes]:
     """Yield the lines of a trace, newline-terminated. ``records`` are in the order of arrival."""
     encoder = msgspec.json.Encoder()
+    for line in _trace(records):
+        yield encoder.encode(line) + b"\n"
+
+
+def trace_csv(records: Iterable[RequestRecord]) -> Iterator[bytes]:
+    """Yield the same as CSV (RFC 4180, but for the line ends) below a line of names."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(TraceLine.__struct_fields__)
+    for line in _trace(records):
+        yield _taken(text)
+        writer.writerow(msgspec.structs.astuple(line))
+    yield _taken(text)
+
+
+def _trace(records: Iterable[RequestRecord]) -> Iterator[TraceLine]:
     first_s: float | None = None
     for record in records:
         if first_s is None:
             first_s = record.time_s
-        line = TraceLine(
+        yield TraceLine(
             time_s=round(record.time_s - first_s, 6),
             model=record.model,
             key=record.key,
             tokens_in=record.tokens_in,
             tokens_out=record.tokens_out,
         )
-        yield encoder.encode(line) + b"\n"
+
+
+def _taken(text: io.StringIO) -> bytes:
+    content = text.getvalue()
+    text.seek(0)
+    text.truncate()
+    return content.encode()

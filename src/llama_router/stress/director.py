@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from llama_router.stress import behaviour
 from llama_router.stress.behaviour import Behaviour
+from llama_router.stress.books import Books
 
 _log = logging.getLogger(__name__)
 
@@ -25,17 +26,22 @@ _STOLEN_ANSWER = (
 
 
 class Director:
-    """A control server for fake engines. ``has_faults`` False: whoever starts now is healthy.
+    """A control server for fake engines. ``has_faults`` False: who starts now behaves as ``calm``.
 
-    Engines end with it, so leaks have to be looked for before it is left.
+    ``books`` are told of each engine. Engines end with the director, so leaks have to be looked for
+    before it is left.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, seed: int, calm: Behaviour = behaviour.HEALTHY, books: Books | None = None
+    ) -> None:
         self.has_faults = False
         self.kinds: Counter[str] = Counter()
         # Prompts that reached a stranger on a stolen port.
         self.robbed_count = 0
         self._seed = seed
+        self._calm = calm
+        self._books = books
         self._starts: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,25 +107,28 @@ class Director:
         if not line:
             return
         hello = json.loads(line)
-        alias, argv = str(hello["alias"]), hello["argv"]
-        if "--be-child" in argv:
-            # Nothing to say; the connection ends with it.
-            await reader.read()
-            return
-        plan = self._plan(alias)
-        _command(writer, "switches", switches=list(plan.switches))
-        later: list[asyncio.Task[None]] = []
-        try:
+        alias, pid, argv = str(hello["alias"]), int(hello["pid"]), hello["argv"]
+        with contextlib.ExitStack() as stack:
+            if "--be-child" in argv:
+                if self._books is not None:
+                    stack.enter_context(self._books.child(alias.partition("/")[0], pid))
+                # Nothing to say; the connection ends with it.
+                await reader.read()
+                return
+            plan = self._plan(alias)
+            if self._books is not None:
+                port = int(argv[argv.index("--port") + 1])
+                stack.enter_context(self._books.engine(alias, pid, port, plan.kinds))
+            _command(writer, "switches", switches=list(plan.switches))
+            later: list[asyncio.Task[None]] = []
+            stack.callback(lambda: [task.cancel() for task in later])
             while line := await reader.readline():
                 self._heard(json.loads(line), plan, argv, writer, later)
-        finally:
-            for task in later:
-                task.cancel()
 
     def _plan(self, alias: str) -> Behaviour:
         number = self._starts[alias] = self._starts[alias] + 1
         if not self.has_faults:
-            return behaviour.HEALTHY
+            return self._calm
         plan = behaviour.draw(self._seed, alias, number)
         self.kinds.update(plan.kinds)
         return plan

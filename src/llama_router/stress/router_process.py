@@ -7,14 +7,17 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from llama_router.stress import fake_engine, settings
+from llama_router.stress.settings import Place
 from llama_router.stress.wire import connect
+
+Configure = Callable[[Place], dict[str, object]]
 
 # Every process below the router carries it. Not LLAMA_ROUTER_…, which engines do not get.
 MARK_VARIABLE = "STRESS_OF_LLAMA_ROUTER"
@@ -115,13 +118,14 @@ def marked_processes(mark: str) -> list[psutil.Process]:
 
 @asynccontextmanager
 async def running_router(
-    folder: Path, control_address: str, mark: str
+    folder: Path, control_address: str, mark: str, configure: Configure | None = None
 ) -> AsyncIterator[RouterProcess]:
     """Run a router whose engines are fakes under the director at ``control_address``.
 
+    ``configure``: by default the config of ``settings``.
     Kills it and all that it has started at the end. Raises RouterStartError.
     """
-    router = await _start(folder, control_address, mark)
+    router = await _start(folder, control_address, mark, configure or settings.router_config)
     try:
         await _until_up(router)
         yield router
@@ -134,7 +138,9 @@ async def running_router(
                 process.kill()
 
 
-async def _start(folder: Path, control_address: str, mark: str) -> RouterProcess:
+async def _start(
+    folder: Path, control_address: str, mark: str, configure: Configure
+) -> RouterProcess:
     for name in ("home", "config", "state", "cache", "data", "tmp", "bin"):
         (folder / name).mkdir()
     script = Path(fake_engine.__file__).with_name("__main__.py")
@@ -145,9 +151,7 @@ async def _start(folder: Path, control_address: str, mark: str) -> RouterProcess
     llama_server.chmod(0o755)
     port = _free_port()
     base_port = _BASE_PORT_FIRST + os.getpid() % _BASE_PORT_SPREAD * _BASE_PORT_STEP
-    config = settings.router_config(
-        port=port, base_port=base_port, command=command, llama_server=str(llama_server)
-    )
+    config = configure(Place(port, base_port, tuple(command), str(llama_server)))
     config_path = folder / "config" / "router.json"
     config_path.write_text(json.dumps(config, indent=2))
     with (folder / "router.log").open("wb") as log:

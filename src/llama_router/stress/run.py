@@ -5,11 +5,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from llama_router.stress import settings
+from llama_router.stress.books import Books
 from llama_router.stress.clients import Clients
 from llama_router.stress.director import Director
 from llama_router.stress.router_process import (
@@ -27,9 +29,16 @@ _POLL_S = 0.25
 _PROGRESS_INTERVAL_S = 30.0
 # A calm engine may still meet the end of one that was drawn before.
 _CALM_TRIES = 5
-# What the router's log has for a mistake of its own.
 _ENGINE_LINE = re.compile(r"[0-9:]{8} [A-Z] \[")
-_MISTAKES = ("Traceback (most recent call last)", "never retrieved", "fault in '", "was destroyed")
+# What the router's log has for a mistake of its own.
+_MISTAKES = (
+    "Traceback (most recent call last)",
+    "never retrieved",
+    "fault in '",
+    "was destroyed",
+    # A broken model costs no healthy one.
+    f"swap for {settings.BROKEN_MODEL}",
+)
 _GUARDIAN_RECORDS = "engines-*.json"
 _SHOWN_MAX_COUNT = 5
 
@@ -43,8 +52,14 @@ async def run(seed: int, duration_s: float, folder: Path, say: Say) -> Report:
     mark = secrets.token_hex(8)
     tally, leaks = Tally(), Leaks()
     report = Report(seed, duration_s, tally, leaks)
-    async with Director(seed) as director, running_router(folder, director.address, mark) as router:
-        clients = Clients(router.port, seed, tally)
+    setup = settings.setup(seed)
+    books = Books(setup.rules(), tally.violate)
+    configure = partial(settings.router_config, of=setup)
+    async with (
+        Director(seed, books=books) as director,
+        running_router(folder, director.address, mark, configure) as router,
+    ):
+        clients = Clients(router.port, seed, tally, books)
         baseline = await _warm_up(router, clients, report, mark)
         director.has_faults = True
         await _under_load(clients, duration_s, tally, say)

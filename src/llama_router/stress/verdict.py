@@ -64,6 +64,18 @@ def judge(kind: str, model: str, count: int, answer: Answer) -> str:
     return f"ok {kind}" if _is_whole(answer) else f"cut {kind}"
 
 
+def code_of(outcome: str) -> str:
+    """Return the code of the error that an outcome of ``judge`` is, "cut", or "" if it is good."""
+    kind, _, rest = outcome.partition(" ")
+    match kind:
+        case "error":
+            return rest.partition(" ")[0]
+        case "cut":
+            return kind
+        case _:
+            return ""
+
+
 def judge_faulty(model: str, answer: Answer) -> str:
     """Return the outcome's name of a request whose engine was told to break HTTP."""
     if answer.end is AnswerEnd.NONE:

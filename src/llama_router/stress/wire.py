@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 _HEAD_MAX_BYTES = 64 * 1024
 # Of one answer; the endless fault is left then.
 BODY_MAX_BYTES = 2 * 1024 * 1024
 _SLOW_PIECE_BYTES = 4096
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # RFC 9110, 15.3.5 and 15.4.5.
 _BODILESS_STATUSES = frozenset({204, 304})
 
@@ -50,12 +53,14 @@ class Client:
         self._pace_s = pace_s
         self._unpaced_bytes = 0
 
-    async def request(self, method: str, path: str, body: object = None) -> Answer:
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
         """Send a request and read its answer; raises nothing for what the other side does."""
         started_s = time.monotonic()
         answer = Answer(AnswerEnd.NONE)
         try:
-            self._writer.write(request_bytes(method, path, body))
+            self._writer.write(request_bytes(method, path, body, headers))
             await self._writer.drain()
             head = await self._reader.readuntil(b"\r\n\r\n")
         except (OSError, asyncio.LimitOverrunError):
@@ -130,10 +135,13 @@ async def connect(port: int, *, pace_s: float = 0.0) -> Client:
     return Client(reader, writer, pace_s)
 
 
-def request_bytes(method: str, path: str, body: object = None) -> bytes:
+def request_bytes(
+    method: str, path: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
+) -> bytes:
     """Return a request as it goes over the wire."""
     data = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if data:
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
     return f"{head}\r\n".encode() + data

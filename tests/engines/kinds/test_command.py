@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_router.config import schema
+from llama_router.config import fields
 from llama_router.engines.kinds.command import (
     MAX_ARGUMENT_CHARS,
     MAX_ARGUMENTS,
@@ -110,6 +110,6 @@ def test_a_nul_character_is_refused() -> None:
 
 def test_the_limits_are_those_of_the_config() -> None:
     assert (MAX_ARGUMENTS, MAX_ARGUMENT_CHARS) == (
-        schema.ARGUMENTS_MAX_COUNT,
-        schema.ARGUMENT_MAX_CHARS,
+        fields.ARGUMENTS_MAX_COUNT,
+        fields.ARGUMENT_MAX_CHARS,
     )

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llama_router.engines.platform import process_table
+from llama_router.engines.platform import linux, process_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
@@ -44,9 +44,37 @@ def test_descendants_are_found_with_and_without_the_kernels_lists(
         assert table.descendants(process.pid) == expected
         assert process.pid in table.descendants(os.getpid())
         tree = table.tree(process.pid, process.pid, b"LLAMA_ROUTER_ENGINE=x:1\0", set())
-        assert tree == expected | {process.pid}
+        assert tree == (expected | {process.pid}, True)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_tree_is_not_called_whole_while_an_orphan_is_in_the_middle_of_exec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = process_table()
+    mark = b"LLAMA_ROUTER_ENGINE=x:1\0"
+    process = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    real_stat = linux._stat
+
+    def stat_without_environment(pid: int) -> list[str] | None:
+        fields = real_stat(pid)
+        if fields is not None:
+            fields[linux._ENV_END] = "0"
+        return fields
+
+    try:
+        others = table.descendants(os.getpid()) - {process.pid}
+        assert table.tree(None, 1, mark, others) == (set(), True)
+        with monkeypatch.context() as patch:
+            patch.setattr(linux, "_environ", lambda _pid: b"\0")
+            patch.setattr(linux, "_stat", stat_without_environment)
+            assert table.tree(None, 1, mark, others) == (set(), False)
+            # Its session is enough to know.
+            assert table.tree(None, process.pid, mark, others) == ({process.pid}, True)
+    finally:
+        process.kill()
         process.wait()
 
 

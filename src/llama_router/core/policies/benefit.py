@@ -6,7 +6,7 @@ from typing import Final
 
 from llama_router.core import reasons
 from llama_router.core.commands import RejectKind
-from llama_router.core.eviction import Candidate, cheapest, loss_of
+from llama_router.core.eviction import cheapest
 from llama_router.core.ledger import Ledger
 from llama_router.core.memory import add, lacks
 from llama_router.core.model import Model
@@ -64,9 +64,12 @@ class BenefitOrder:
         """Return who is to be weighed: the overdue by age, then the others by rank and age."""
         oldest = ledger.line.first(CONSIDERED, by_rank=False)
         overdue = [model for model in oldest if _overdue_at(ledger, model) <= ledger.now]
-        others = ledger.line.first(CONSIDERED, by_rank=True)
-        # The oldest who is not overdue yet must not be forgotten when it gets to be.
-        others += oldest[len(overdue) :][:1]
+        if len(oldest) < CONSIDERED:
+            others = sorted(oldest, key=lambda model: -model.rank)  # they are all there are
+        else:
+            others = ledger.line.first(CONSIDERED, by_rank=True)
+            # The oldest who is not overdue yet must not be forgotten when it gets to be.
+            others += oldest[len(overdue) :][:1]
         return list({model.name: model for model in [*overdue, *others]}.values())
 
 
@@ -86,7 +89,7 @@ class _Weighing:
         self._going = dict.fromkeys(ledger.going)
         self._outlaws: dict[str, list[Model]] = {}
         self._pools: list[list[Model]] = []
-        self._candidates_at: dict[int, list[Candidate]] = {}
+        self._groups: dict[str, None] | None = None
         self._protected_until = math.inf
         self._can_be_free: dict[str, int] | None = None
         self._can_be_places = 0
@@ -106,17 +109,21 @@ class _Weighing:
 
     def _outlaws_of(self, model: Model) -> list[Model]:
         """Return who has to go for the group of ``model``, however much memory there is."""
+        running = self._ledger.running.values()
+        if self._groups is None:
+            self._groups = dict.fromkeys([other.spec.group for other in running])
         group = model.spec.group
         if group not in self._outlaws:
-            running = self._ledger.running.values()
-            if {other.spec.group for other in running} <= {group}:
-                self._outlaws[group] = []
-            else:
-                self._outlaws[group] = [
+            is_alone = not self._groups or (len(self._groups) == 1 and group in self._groups)
+            self._outlaws[group] = (
+                []
+                if is_alone
+                else [
                     other
                     for other in running
                     if self._excludes(model, other) and other.name not in self._going
                 ]
+            )
         return self._outlaws[group]
 
     def _weigh_swap(self, model: Model, outlaws: list[Model], *, is_overdue: bool) -> Step | None:
@@ -155,9 +162,7 @@ class _Weighing:
         return True
 
     def _lowest_rank(self) -> int:
-        return min(
-            (2 * each.model.spec.priority + 1 for each in self._candidates(_USED)), default=0
-        )
+        return min((2 * each.spec.priority + 1 for each in self._candidates(_USED)), default=0)
 
     def _victims(
         self, model: Model, outlaws: list[Model], readiness: int
@@ -170,45 +175,42 @@ class _Weighing:
         names = {outlaw.name for outlaw in outlaws}
         candidates = self._candidates(readiness)
         if names:
-            candidates = [each for each in candidates if each.model.name not in names]
+            candidates = [each for each in candidates if each.name not in names]
         chosen = cheapest(candidates, shortfall, places)
         if chosen is None:
             return None
-        return (*outlaws, *(candidate.model for candidate in chosen))
+        return (*outlaws, *chosen)
 
-    def _candidates(self, readiness: int) -> list[Candidate]:
-        """Return who may go at this readiness, the smallest loss first."""
+    def _candidates(self, readiness: int) -> list[Model]:
+        """Return who may go at this readiness."""
         if not self._pools:
             self._pools = self._sort_by_readiness()
-        if readiness not in self._candidates_at:
-            models = [model for pool in self._pools[: readiness + 1] for model in pool]
-            models.sort(key=loss_of)
-            self._candidates_at[readiness] = [Candidate(model, loss_of(model)) for model in models]
-        return self._candidates_at[readiness]
+        if readiness == _IDLE:
+            return self._pools[_IDLE]
+        return [model for pool in self._pools[: readiness + 1] for model in pool]
 
     def _sort_by_readiness(self) -> list[list[Model]]:
-        pools: list[list[Model]] = [[], [], [], []]
-        ledger, going = self._ledger, self._going
+        ledger, going, waiting = self._ledger, self._going, self._ledger.waiting
         now, usual_s, ready = ledger.now, ledger.settings.min_residency_s, State.READY
-        idle = pools[_IDLE]
+        pools: list[list[Model]] = [[], [], [], []]
+        idle, used = pools[_IDLE], pools[_USED]
         for name, model in ledger.running.items():
             spec = model.spec
             if name in going or spec.pinned:
                 continue
-            own_s = spec.min_residency_s
-            if (
-                model.state is ready
-                and not model.in_flight
-                and model.ready_since + (usual_s if own_s is None else own_s) <= now
-                and not model.waiting
-            ):
-                idle.append(model)  # what most are, in short
+            if model.state is not ready:
+                pools[self._readiness(model)].append(model)
                 continue
-            readiness = self._readiness(model)
-            pools[readiness].append(model)
-            if readiness == _PROTECTED:
-                until = ledger.min_residency_end(model)
+            # As _readiness has it; there may be hundreds, and most are idle.
+            own_s = spec.min_residency_s
+            until = model.ready_since + (usual_s if own_s is None else own_s)
+            if now < until:
+                pools[_PROTECTED].append(model)
                 self._protected_until = min(self._protected_until, until)
+            elif model.in_flight or name in waiting:
+                used.append(model)
+            else:
+                idle.append(model)
         return pools
 
     def _readiness(self, model: Model) -> int:
@@ -258,8 +260,6 @@ class _Weighing:
             for pool in self._pools:
                 if victim in pool:
                     pool.remove(victim)
-        if victims:
-            self._candidates_at.clear()
         return Claim(model, victims, reason)
 
     @staticmethod

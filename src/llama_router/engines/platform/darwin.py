@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Container, Iterable
 
+from llama_router.engines.platform.interface import Tree
+
 # ps and lsof answer in some ten milliseconds; one that takes this long is stuck.
 _TOOL_TIMEOUT_S = 2.0
 
@@ -74,9 +76,7 @@ class DarwinProcessTable:
         before_reap(pid)
         return pid, status
 
-    def tree(
-        self, main_pid: int | None, session: int, mark: bytes, others: Container[int]
-    ) -> set[int]:
+    def tree(self, main_pid: int | None, session: int, mark: bytes, others: Container[int]) -> Tree:
         """Gather descendants, members of the process group and everything with the mark."""
         parents, groups = _families()
         found = {pid for pid, group in groups.items() if group == session}
@@ -84,7 +84,7 @@ class DarwinProcessTable:
         if main_pid is not None and main_pid in parents:
             found.add(main_pid)
         found |= _below(found, parents)
-        return {pid for pid in found if pid not in others and pid != os.getpid()}
+        return Tree({pid for pid in found if pid not in others and pid != os.getpid()})
 
     def descendants(self, pid: int) -> set[int]:
         """Return all living processes below ``pid``."""

@@ -4,7 +4,17 @@ Standard library only: the guardian imports this.
 """
 
 from collections.abc import Callable, Container, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Tree(NamedTuple):
+    """The living processes of one engine, and whether there may be more.
+
+    ``is_whole`` is False while it cannot be told of some process whose it is.
+    """
+
+    pids: set[int]
+    is_whole: bool = True
 
 
 class ProcessTable(Protocol):
@@ -32,9 +42,7 @@ class ProcessTable(Protocol):
         system allows.
         """
 
-    def tree(
-        self, main_pid: int | None, session: int, mark: bytes, others: Container[int]
-    ) -> set[int]:
+    def tree(self, main_pid: int | None, session: int, mark: bytes, others: Container[int]) -> Tree:
         """Return the living processes of one engine.
 
         ``main_pid``: its main process, None when that was reaped. ``session``: the session it was

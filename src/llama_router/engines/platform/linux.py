@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from llama_router.engines.platform import linux_listeners
+from llama_router.engines.platform.interface import Tree
 from llama_router.engines.record import MARK_VARIABLE
 
 # linux/prctl.h
@@ -80,9 +81,7 @@ class LinuxProcessTable:
         before_reap(ended.si_pid)
         return os.waitpid(ended.si_pid, 0)
 
-    def tree(
-        self, main_pid: int | None, session: int, mark: bytes, others: Container[int]
-    ) -> set[int]:
+    def tree(self, main_pid: int | None, session: int, mark: bytes, others: Container[int]) -> Tree:
         """Walk down from the main process and from this process's adopted children.
 
         Orphans of an engine become children of the subreaper that asks here, so no other place
@@ -90,12 +89,17 @@ class LinuxProcessTable:
         when they have changed that.
         """
         found: set[int] = set()
+        is_whole = True
         if main_pid is not None and self.start_time(main_pid) is not None:
             found |= {main_pid} | self.descendants(main_pid)
         for child in self._children(os.getpid()):
-            if child != main_pid and child not in others and _belongs(child, session, mark):
+            if child == main_pid or child in others:
+                continue
+            belongs = _belongs(child, session, mark)
+            if belongs:
                 found |= {child} | self.descendants(child)
-        return found
+            is_whole = is_whole and belongs is not None
+        return Tree(found, is_whole)
 
     def descendants(self, pid: int) -> set[int]:
         """Return all living processes below ``pid``; zombies are not among them."""
@@ -184,13 +188,13 @@ def _environ(pid: int) -> bytes:
         return b""
 
 
-def _belongs(pid: int, session: int, mark: bytes) -> bool:
+def _belongs(pid: int, session: int, mark: bytes) -> bool | None:
     """Tell whose adopted child ``pid`` is by its environment, or by its session without one.
 
-    A process in the middle of exec, or on its way out, has no environment to be seen. The former is
-    over in a moment; the latter counts as one of the tree's, which must not be called empty yet.
+    A process in the middle of exec, or on its way out, has no environment to be seen. The latter
+    counts as one of the tree's, which must not be called empty yet. The former is over in a moment,
+    unless the machine is busy: None then, if its session does not tell either.
     """
-    fields = None
     for _ in range(_MAX_LOOKS):
         environ = _environ(pid)
         if f"\0{MARK_VARIABLE}=".encode() in environ:
@@ -198,10 +202,12 @@ def _belongs(pid: int, session: int, mark: bytes) -> bool:
         fields = _stat(pid)
         if fields is None or fields[0] in "ZX":
             return False
+        if fields[_VSIZE] == "0" or fields[_SESSION] == str(session):
+            return True
         if environ != b"\0" or fields[_ENV_END] != "0":
-            break
+            return False
         os.sched_yield()
-    return fields is not None and (fields[_VSIZE] == "0" or fields[_SESSION] == str(session))
+    return None
 
 
 def _descriptors(pid: int) -> Iterator[str]:

@@ -207,6 +207,11 @@ class JobHost:
         if engine := self._engines.get(generation):
             engine.may_read[stream].set()
 
+    def pid(self, generation: int) -> int | None:
+        """Return the pid of the job's first process."""
+        engine = self._engines.get(generation)
+        return engine.process.pid if engine is not None else None
+
     async def owner(self, generation: int, host: str, port: int) -> PortOwner:
         """Compare the listeners' pids with the job's."""
         del host
