@@ -39,6 +39,26 @@ def test_help_explains_every_option_within_80_columns(command: str) -> None:
     assert [each.name for each in parameters if not each.help] == []
 
 
+def test_an_estimate_knows_the_config_and_folders_wherever_they_stand(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    write_model(folder / "sea.gguf", "one two three", name="Sea")
+    config = tmp_path / "config.json"
+    command = ["llama-server", "-m", "$path", "--port", "$port", "-c", "1024"]
+    config.write_text(json.dumps({"version": "1.0", "default_spawn": {"command": command}}))
+    env = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "LLAMA_CACHE": ""}
+    runner = CliRunner(env=env)
+    given = ["--config", str(config), "--models-dir", str(folder)]
+
+    before = runner.invoke(app, [*given, "estimate", "sea", "--json"])
+    behind = runner.invoke(app, ["estimate", "sea", "--json", *given])
+    nowhere = runner.invoke(app, ["estimate", "sea"])
+
+    assert json.loads(before.stdout)["ctx_tokens"] == 1024
+    assert before.stdout == behind.stdout
+    assert "name its file, or where to look: --models-dir" in nowhere.stderr
+
+
 def test_llama_servers_options_follow_two_dashes(tmp_path: Path) -> None:
     (path,) = write_model(tmp_path / "m.gguf", "one two three", name="m")
     runner = CliRunner()

@@ -194,3 +194,14 @@ def test_what_llama_cpp_says_can_be_set_beside_it(
         "compute": 32 * MIB,
     }
     assert "not understood: it has no line for the RAM" in garbled.err
+
+
+def test_of_a_model_without_a_file_it_says_who_knows_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.json"
+    model = {"name": "vllm", "memory": "1GiB", "spawn": {"command": ["vllm", "$port"]}}
+    config.write_text(json.dumps({"version": "1.0", "models": [model]}))
+
+    assert estimate_memory("vllm", config_path=config) == 2
+    assert "`llama-router plan` says what the router reckons with" in capsys.readouterr().err

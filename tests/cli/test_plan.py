@@ -49,6 +49,7 @@ class Router(HTTPServer):
 
     answer: tuple[int, bytes] = (200, b"")
     asked: list[tuple[str, bytes, str | None]]
+    keys: list[str | None]
 
     @property
     def url(self) -> str:
@@ -61,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append((self.path, body, self.headers["authorization"]))
+        self.server.keys.append(self.headers["x-api-key"])
         status, content = self.server.answer
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
@@ -75,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 def router() -> Iterator[Router]:
     with Router(("127.0.0.1", 0), Handler) as server:
         server.asked = []
+        server.keys = []
         server.answer = (200, json.dumps(PLAN).encode())
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -124,21 +127,49 @@ def test_the_exit_status_tells_whether_it_would_be_served(
     assert text == f"alpha is unloaded: in place of beta\n\n{last}\n"
 
 
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"state": "loaded", "reason": "it is loaded"}, "alpha is loaded"),
+        ({"state": "loading", "reason": "it is being loaded"}, "alpha is being loaded"),
+        (
+            {"state": "loaded", "reason": "it is loaded, but has all the requests it can take"},
+            "alpha is loaded, but has all the requests it can take",
+        ),
+        (
+            {"state": "backing_off", "reason": "crashed: out of memory"},
+            "alpha is backing off: crashed: out of memory",
+        ),
+    ],
+)
+def test_the_first_line_says_nothing_twice(
+    router: Router, changes: dict[str, object], first: str
+) -> None:
+    router.answer = (200, json.dumps({**PLAN, **changes}).encode())
+    assert run("plan", "alpha", "--url", router.url)[1].splitlines()[0] == first
+
+
 def test_what_a_router_says_cannot_play_with_the_terminal(router: Router) -> None:
     router.answer = (200, json.dumps({**PLAN, "reason": "\x1b[2Jgone"}).encode())
     assert "\x1b" not in run("plan", "alpha", "--url", router.url)[1]
 
 
 @pytest.mark.parametrize(
-    ("secrets", "expected"),
+    ("secrets", "expected", "key"),
     [
-        ({}, None),
-        ({"api_keys": ["key-1", "key-2"]}, "Bearer key-1"),
-        ({"api_keys": ["key-1"], "admin_token": "admin"}, "Bearer admin"),
+        ({}, None, None),
+        ({"api_keys": ["key-1", "key-2"]}, "Bearer key-1", None),
+        # The one for what is below /admin, the other for the rest.
+        ({"api_keys": ["key-1"], "admin_token": "admin"}, "Bearer admin", "key-1"),
+        ({"admin_token": "admin"}, "Bearer admin", None),
     ],
 )
 def test_address_and_key_are_the_configs(
-    router: Router, tmp_path: Path, secrets: dict[str, object], expected: str | None
+    router: Router,
+    tmp_path: Path,
+    secrets: dict[str, object],
+    expected: str | None,
+    key: str | None,
 ) -> None:
     config = config_of(
         tmp_path,
@@ -154,6 +185,7 @@ def test_address_and_key_are_the_configs(
     assert run("plan", "alpha", "--config", config, "--url", router.url)[0] == 0
     tokens = [token for _, _, token in router.asked]
     assert tokens == [expected, expected, "Bearer other", None]
+    assert router.keys == [key, key, None, None]
 
 
 def test_a_port_of_the_command_line_counts_for_more_than_the_configs(

@@ -22,8 +22,8 @@ class UpRouter:
         self.addresses = [address]
         self.found_llama_server: Path | None = Path("/opt/llama-server")
 
-    def banner(self, *, is_demo: bool = False) -> str:
-        return serving._banner(cast("Router", self), is_demo=is_demo)
+    def banner(self, *, is_demo: bool = False, config: Config | None = None) -> str:
+        return serving._banner(cast("Router", self), config or Config(), is_demo=is_demo)
 
 
 def test_what_is_said_later_counts_for_more_and_folders_add_up() -> None:
@@ -43,6 +43,13 @@ def test_the_banner_names_address_engine_and_models() -> None:
     text = UpRouter("alpha", "beta").banner()
     assert "listens on http://127.0.0.1:8082\n" in text
     assert "engine: /opt/llama-server\nmodels: 2\n  alpha\n  beta" in text
+
+
+@pytest.mark.parametrize("program", ["/own/llama-server", "vllm"])
+def test_the_banner_names_the_engine_that_the_config_names(program: str) -> None:
+    spawn = {"command": [program, "--port", "$port"]}
+    config = Config.model_validate({"default_spawn": spawn})
+    assert f"engine: {program}\n" in UpRouter("alpha").banner(config=config)
 
 
 @pytest.mark.parametrize(

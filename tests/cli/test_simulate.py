@@ -49,13 +49,14 @@ def test_the_optimum_of_a_small_case_is_told() -> None:
         "--policy", "lru-bytes",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "knowing the future" in result.stdout
+    assert "the best schedule in that order, knowing the future" in result.stdout
+    assert "in any order that lets nobody wait longer than 20 s" in result.stdout
 
 
 def test_of_a_large_case_only_the_bound_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama_router.simulator.optimum.MAX_STATES_COUNT", 3)
     result = run(*SMALL, "--optimum", "--policy", "lru-bytes")
-    assert "no schedule loads for less" in result.stdout
+    assert "in the order of arrival, no schedule loads for less" in result.stdout
     assert "knowing the future" not in result.stdout
 
 
@@ -74,6 +75,7 @@ def test_the_rate_may_be_fitted_to_a_policy() -> None:
         (["--models", "x.json"], "goes with a TRACE"),
         (["missing.csv"], "missing.csv: cannot be read"),
         ([*SMALL, "--plot", "no/such/dir/x.svg"], "cannot be written"),
+        ([*SMALL, "--plot", "x.png"], "x.png: what is drawn is SVG: name a file .svg"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(args: list[str], message: str) -> None:

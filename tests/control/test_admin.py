@@ -122,3 +122,9 @@ def test_events_are_an_event_stream_of_all_models_or_one(
         assert router.follower is not None
         assert router.follower.is_closed
     assert code_of(client.get("/admin/events?model=nobody")) == (404, "model_not_found")
+
+
+def test_what_is_wrong_in_a_query_is_named_as_it_is_written(client: TestClient) -> None:
+    error = client.get("/admin/history?limit=0").json()["error"]
+    assert error["param"] == "limit"
+    assert error["message"].startswith("limit: ")

@@ -120,6 +120,27 @@ async def test_silence_is_broken_by_heartbeats_where_they_make_sense(
     await client.answering
 
 
+async def test_what_is_not_for_the_client_does_not_keep_its_heartbeats_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "HEARTBEAT_S", 0.1)
+    source = Source()
+    client = Client(follow(Streams(), source, heartbeat=":\n\n"))
+
+    async def wake_always() -> None:
+        while True:
+            source.wake()
+            await asyncio.sleep(0)
+
+    # Of other models something happens all the time.
+    waking = asyncio.create_task(wake_always(), name="wake")
+    assert await client.text() == ":\n\n"
+    assert await client.text() == ":\n\n"
+    waking.cancel()
+    client.left.set()
+    await client.answering
+
+
 async def test_so_many_follow_and_no_more() -> None:
     streams = Streams()
     sources = [Source() for _ in range(FOLLOWERS_MAX_COUNT)]

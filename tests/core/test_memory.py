@@ -1,5 +1,5 @@
-from llama_router.core.events import ModelSpec
-from llama_router.core.memory import Memory, lacks
+from llama_router.core.events import DeviceBytes, ModelSpec
+from llama_router.core.memory import Memory, greater, lacks
 from llama_router.core.model import Model
 from tests.core.memory_world import devices
 
@@ -54,4 +54,15 @@ def test_running_out_raises_what_is_expected_now_too() -> None:
     assert {part.device: part.size_bytes for part in memory.raised(one)} == {
         "gpu": 40,
         "ram": 5,
+    }
+
+
+def test_of_two_expectations_the_greater_holds_on_each_device() -> None:
+    one = (DeviceBytes("cpu", 1), DeviceBytes("gpu", 5))
+    other = (DeviceBytes("gpu", 3), DeviceBytes("cpu", 2), DeviceBytes("npu", 1))
+
+    assert set(greater(one, other)) == {
+        DeviceBytes("cpu", 2),
+        DeviceBytes("gpu", 5),
+        DeviceBytes("npu", 1),
     }

@@ -1,4 +1,5 @@
-from llama_router.core.events import EngineReady, RequestArrived, RequestFinished
+from llama_router.core.crashes import FAILED_AFTER_CRASHES, TRIAL_AFTER_S
+from llama_router.core.events import EngineReady, RequestArrived, RequestFinished, SpawnFailed
 from tests.core.memory_world import devices
 from tests.core.test_swaps import ready, spec, stage_of
 
@@ -30,3 +31,24 @@ def test_what_is_being_loaded_for_somebody_is_loaded_first() -> None:
     assert (plan.fits, plan.victims) == (True, ())
     stage.handle(EngineReady("a", 1))
     assert [each.model for each in stage.core.plan("b", 0.0).victims] == ["a"]
+
+
+def test_where_pinned_models_fill_all_places_another_does_not_fit() -> None:
+    stage = stage_of(spec("a", 1, pinned=True), spec("b", 1), max_loaded=1)
+    stage.handle(RequestArrived(1, "a"))
+    ready(stage, "a")
+    plan = stage.core.plan("b", 0.0)
+    assert (plan.fits, plan.wait_s) == (False, None)
+    stage.handle(RequestArrived(2, "b"))
+    assert [each.kind.value for each in stage.auditor.rejects] == ["does_not_fit"]
+
+
+def test_a_model_that_may_be_tried_again_is_not_said_to_be_refused() -> None:
+    stage = stage_of(spec("a", 6))
+    model = stage.core.ledger.models["a"]
+    model.crashes.times = [0.0] * (FAILED_AFTER_CRASHES - 1)
+    stage.handle(RequestArrived(1, "a"))
+    stage.handle(SpawnFailed("a", 1, "no such file"))
+    assert stage.core.view("a").state == "failed"
+    assert stage.core.plan("a", 0.0).wait_s is None
+    assert stage.core.plan("a", TRIAL_AFTER_S).wait_s == 1.0

@@ -1,9 +1,13 @@
 import pytest
 
 from llama_router.core.commands import Reject, RejectKind, Settled
+from llama_router.core.crashes import TRIAL_AFTER_S
 from llama_router.core.events import (
+    EngineExited,
     EngineProgress,
     EngineReady,
+    EngineReaped,
+    ExitCause,
     LoadRequested,
     ModelSpec,
     RequestArrived,
@@ -16,6 +20,7 @@ from llama_router.core.policies.benefit import BenefitOrder
 from llama_router.core.refusals import MAX_RETRY_AFTER_S
 from llama_router.core.settings import CoreSettings
 from tests.core.memory_world import devices
+from tests.core.playbook import Stage
 
 
 def test_a_full_queue_and_a_model_that_is_too_large_are_refused_with_a_reason() -> None:
@@ -82,3 +87,29 @@ def test_operators_do_not_fill_a_queue_without_end() -> None:
     (settled,) = core.handle(LoadRequested(3, "a"), 0.0)
     assert isinstance(settled, Settled)
     assert settled.error is RejectKind.QUEUE_FULL
+
+
+def test_a_model_that_seemed_too_large_after_running_out_of_memory_is_tried_again_some_time() -> (
+    None
+):
+    stage = Stage(
+        [ModelSpec("a", "", memory=devices(gpu=9))],
+        BenefitOrder(),
+        CoreSettings(budgets=devices(gpu=10)),
+    )
+
+    def ask(number: int, at: float) -> list[RejectKind]:
+        stage.now = at
+        commands = stage.handle(RequestArrived(number, "a"))
+        return [each.kind for each in commands if isinstance(each, Reject)]
+
+    for number, at in ((1, 0.0), (2, 10.0)):
+        assert ask(number, at) == []
+        stage.handle(EngineExited("a", number, "killed", ExitCause.OUT_OF_MEMORY))
+        stage.handle(EngineReaped("a", number))
+        stage.now = at + 5.0
+        stage.handle(TimerFired(Timer(TimerKind.BACKOFF, "a", number)))
+    assert ask(3, 20.0) == ask(4, 10.0 + TRIAL_AFTER_S - 1.0) == [RejectKind.DOES_NOT_FIT]
+    # What took the memory may have gone away.
+    assert ask(5, 10.0 + TRIAL_AFTER_S) == []
+    assert stage.core.view("a").memory == devices(gpu=9)

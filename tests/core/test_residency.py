@@ -97,6 +97,19 @@ def test_a_request_may_keep_its_model_for_ever_until_another_says_otherwise(
     assert state(stage, "a") == "unloading"
 
 
+def test_what_a_request_said_of_its_model_holds_until_it_is_unloaded() -> None:
+    stage = loaded(spec("a", 6, ttl_s=300.0))
+    ask(stage, 2, 0.0)
+    pass_time(stage, 0.0)
+    stage.handle(EngineReaped("a", 1))
+    assert state(stage, "a") == "unloaded"
+    stage.handle(RequestArrived(3, "a"))
+    ready(stage, "a")
+    stage.handle(RequestFinished(3))
+    pass_time(stage, 299.0)
+    assert (state(stage, "a"), stage.core.view("a").expires_at) == ("loaded", 300.0)
+
+
 def test_a_request_may_have_its_model_unloaded_as_soon_as_it_is_idle() -> None:
     stage = loaded(spec("a", 6))
     stage.handle(RequestArrived(2, "a"))
@@ -255,3 +268,15 @@ def test_what_hung_in_the_kernel_is_not_started_again_before_its_back_off_is_ove
     stage.handle(RequestArrived(2, "a"))
     stage.handle(EngineReady("a", 2))
     assert state(stage, "a") == "loaded"
+
+
+def test_a_priority_that_is_raised_while_many_wait_counts_at_once() -> None:
+    waited_for = [spec(f"m{number}", 10) for number in range(20)]
+    stage = stage_of(spec("a", 10), *waited_for)
+    stage.handle(RequestArrived(1, "a"))
+    ready(stage, "a")
+    for number, each in enumerate(waited_for, 2):
+        stage.handle(RequestArrived(number, each.name))
+    assert not stage.core.ledger.claims
+    stage.handle(ModelsChanged((spec("a", 10), *waited_for[:-1], spec("m19", 10, priority=1))))
+    assert list(stage.core.ledger.claims) == ["m19"]

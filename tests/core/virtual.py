@@ -26,6 +26,7 @@ class Job(msgspec.Struct, frozen=True):
     service_s: float = 0.2
     key: str = ""
     is_batch: bool = False
+    priority: int = 0
 
 
 class Clockwork:
@@ -56,7 +57,9 @@ class Clockwork:
         """Let everything happen in the order of time, until nothing is left but idle timers."""
         for number, job in enumerate(sorted(jobs, key=lambda job: job.at), 1):
             self._jobs[number] = job
-            arrival = ev.RequestArrived(number, job.model, key=job.key, is_batch=job.is_batch)
+            arrival = ev.RequestArrived(
+                number, job.model, key=job.key, is_batch=job.is_batch, priority=job.priority
+            )
             self._push(job.at, arrival)
         agenda, timers, handle = self._agenda, self.core.ledger.timers, self.core.handle
         while agenda:

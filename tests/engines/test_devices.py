@@ -83,6 +83,12 @@ def test_a_device_that_is_full_has_no_budget() -> None:
     assert budgets([Device("cuda0", GIB, 0)])[0].size_bytes == 0
 
 
+def test_of_the_ram_there_is_always_a_little() -> None:
+    assert budgets([Device("cpu", 16 * GIB, GIB)])[0].size_bytes == GIB // 4
+    assert budgets([Device("cpu", GIB // 8, 0)])[0].size_bytes == GIB // 8
+    assert budgets([Device("cpu", GIB, GIB)], overrides={"cpu": 0})[0].size_bytes == 0
+
+
 def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_arguments: object, **options: float) -> None:
         raise subprocess.TimeoutExpired("llama-server", options["timeout"])

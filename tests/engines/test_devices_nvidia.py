@@ -47,6 +47,10 @@ class NvmlStub:
         used = [(7, 10 * (handle + 1)), (8, None), (9, 5)]
         return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in used]
 
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802 - as above
+        used = [(7, 10 * (handle + 1)), (10, 3)]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in used]
+
 
 def test_cards_are_numbered_as_cuda_programs_see_them() -> None:
     assert cards_of(NvmlStub(), "2,0") == (
@@ -62,6 +66,7 @@ def test_a_card_that_is_lost_is_left_out() -> None:
 
 def test_what_processes_hold_is_summed_by_card() -> None:
     assert held_by(NvmlStub(), frozenset({7, 8}), None) == {"cuda0": 10, "cuda1": 20, "cuda2": 30}
+    assert held_by(NvmlStub(), frozenset({7, 10}), None)["cuda0"] == 13
     assert held_by(NvmlStub(), frozenset({1}), None) == {}
 
 

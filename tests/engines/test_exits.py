@@ -11,6 +11,7 @@ def judge(
     is_killed: bool = False,
     is_starting: bool = True,
     is_address_foreign: bool = False,
+    was_oom_kill: bool | None = None,
 ) -> tuple[str, ExitCause]:
     return classify(
         returncode,
@@ -19,6 +20,7 @@ def judge(
         is_killed=is_killed,
         is_starting=is_starting,
         is_address_foreign=is_address_foreign,
+        was_oom_kill=was_oom_kill,
     )
 
 
@@ -58,11 +60,14 @@ def test_out_of_memory_is_recognised(line: str) -> None:
     assert judge(1, "loading", line, "bye")[1] is ExitCause.OUT_OF_MEMORY
 
 
-def test_memory_that_could_not_be_locked_is_no_reason_to_end() -> None:
-    warning = (
-        "warning: failed to mlock 1048576-byte buffer (after previously locking 0 bytes):"
-        " Cannot allocate memory"
-    )
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "warning: failed to mlock 1048576-byte buffer: Cannot allocate memory",
+        "ggml_cuda_host_malloc: failed to allocate 512.00 MiB of pinned memory: out of memory",
+    ],
+)
+def test_memory_that_could_not_be_locked_or_pinned_is_no_reason_to_end(warning: str) -> None:
     assert judge(1, warning, "error: the file is corrupted")[1] is ExitCause.EXITED
 
 
@@ -74,7 +79,10 @@ def test_words_on_memory_mean_nothing_when_it_ended_well_or_was_asked_to() -> No
 @pytest.mark.parametrize("returncode", [-9, 137])
 def test_a_foreign_sigkill_is_the_kernels_for_memory(returncode: int) -> None:
     assert judge(returncode)[1] is ExitCause.OUT_OF_MEMORY
+    assert judge(returncode, was_oom_kill=True)[1] is ExitCause.OUT_OF_MEMORY
     assert judge(returncode, is_killed=True)[1] is ExitCause.EXITED
+    # The kernel says that it was somebody else.
+    assert judge(returncode, was_oom_kill=False)[1] is ExitCause.EXITED
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import uvloop
 
 from llama_router.catalog.tiny import write_model
 from llama_router.core.events import ExitCause
-from llama_router.engines import readiness
+from llama_router.engines import readiness, supervisor
 from llama_router.engines.launch import OwnerCheck, Readiness
 from tests.support.data_plane import until
 from tests.support.supervised import HOST, Supervised, await_gone, supervise
@@ -81,12 +82,27 @@ def test_a_crash_names_the_signal(loop_factory: LoopFactory, tmp_path: Path) -> 
     supervise(loop_factory, tmp_path, scenario)
 
 
-def test_a_sigkill_that_is_not_ours_counts_as_out_of_memory(
-    loop_factory: LoopFactory, tmp_path: Path
+@pytest.mark.parametrize(
+    ("counts", "cause"),
+    [
+        ((4, 5), ExitCause.OUT_OF_MEMORY),
+        ((4, 4), ExitCause.EXITED),
+        ((None, None), ExitCause.OUT_OF_MEMORY),
+    ],
+)
+def test_a_sigkill_that_is_not_ours_counts_as_out_of_memory_unless_the_kernel_says_otherwise(
+    loop_factory: LoopFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int | None, int | None],
+    cause: ExitCause,
 ) -> None:
+    told = itertools.chain(counts, itertools.repeat(None))
+    monkeypatch.setattr(supervisor, "oom_kill_count", lambda: next(told))
+
     async def scenario(s: Supervised) -> None:
         foreign = s.spawn("/bin/sh", "-c", "kill -KILL $$")
-        assert (await s.wait("exited", foreign))[3] is ExitCause.OUT_OF_MEMORY
+        assert (await s.wait("exited", foreign))[3] is cause
         ours = s.spawn("/bin/sleep", "1000")
         await s.wait("spawned", ours)
         s.supervisor.kill(ours)

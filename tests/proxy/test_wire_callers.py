@@ -22,6 +22,8 @@ class Key:
 
 
 KEYS = (Key("k-ann", "ann", priority=3), Key("k-jobs", "jobs", batch=True), Key("k-bob", "bob"))
+BOB = b"x-api-key: k-bob\r\n"
+BOBS_BATCH = Caller("bob", is_batch=True)
 
 
 async def submitted(plane: DataPlane, request: bytes) -> Submission:
@@ -34,8 +36,11 @@ async def submitted(plane: DataPlane, request: bytes) -> Submission:
     [
         (b"x-api-key: k-ann\r\n", Caller("ann", 3)),
         (b"Authorization: Bearer k-jobs\r\n", Caller("jobs", is_batch=True)),
-        (b"x-api-key: k-bob\r\nX-Router-Class: batch\r\n", Caller("bob", is_batch=True)),
-        (b"x-api-key: k-bob\r\nX-Router-Class: Interactive\r\n", Caller("bob")),
+        (BOB + b"X-Router-Class: batch\r\n", BOBS_BATCH),
+        (BOB + b"X-Router-Class: Interactive\r\n", Caller("bob")),
+        # A gateway that adds the field must not be outdone by its client, nor in which order.
+        (b"X-Router-Class: batch\r\nX-Router-Class: interactive\r\n" + BOB, BOBS_BATCH),
+        (b"X-Router-Class: interactive\r\nX-Router-Class: batch\r\n" + BOB, BOBS_BATCH),
         # A key for batches stays one.
         (b"x-api-key: k-jobs\r\nX-Router-Class: interactive\r\n", Caller("jobs", is_batch=True)),
     ],
@@ -54,9 +59,19 @@ async def test_without_keys_there_are_still_batches() -> None:
         assert b"x-router-class" not in plane.engine.requests[-1].fields
 
 
-async def test_a_class_that_there_is_not_is_refused() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"x-router-class: urgent\r\n",
+        b"x-router-class:\r\n",
+        b"x-router-class: batch, interactive\r\n",
+        b"x-router-class: b\xc3\xa4tch\r\n",
+        b"x-router-class: batch\r\nx-router-class: urgent\r\n",
+    ],
+)
+async def test_a_class_that_there_is_not_is_refused(fields: bytes) -> None:
     async with data_plane(answer()) as plane:
-        found = await plane.ask(post(fields=b"x-router-class: urgent\r\n"))
+        found = await plane.ask(post(fields=fields))
         assert (found.status, b"'batch' or 'interactive'" in found.body) == (400, True)
         assert plane.gate.submissions == []
 

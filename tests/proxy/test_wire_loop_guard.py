@@ -33,7 +33,8 @@ HEAD_OF_FIELDS = b"".join(b"x-%d: %b\r\n" % (n, b"y" * 480) for n in range(MAX_H
 
 LOADS: dict[str, bytes] = {
     "small requests": post() * 50,
-    "a flood": post() * 9000,
+    # More than one read can hold.
+    "a flood": post() * 2900,
     "a flood of errors": post(body=b'{"model":"nobody"}') * 3000,
     "a megabyte of JSON": post(body=BIG_JSON),
     "many members": post(body=MANY_MEMBERS),
@@ -42,7 +43,7 @@ LOADS: dict[str, bytes] = {
     "large chunks": CHUNKED + encode_chunk(BIG_JSON) + b"0\r\n\r\n",
     "a huge head": get(b"/v1/models", HEAD_OF_FIELDS) * 20,
 }
-COUNTS = {"small requests": 50, "a flood": 9000, "a flood of errors": 3000, "a huge head": 20}
+COUNTS = {"small requests": 50, "a flood": 2900, "a flood of errors": 3000, "a huge head": 20}
 
 
 async def run(plane: DataPlane, load: bytes, count: int) -> None:
@@ -56,14 +57,15 @@ async def run(plane: DataPlane, load: bytes, count: int) -> None:
 @pytest.mark.parametrize("name", LOADS)
 @every_time
 async def test_what_clients_send_does_not_hold_the_loop(name: str) -> None:
-    load = LOADS[name]
+    load, count = LOADS[name], COUNTS.get(name, 1)
     assert len(load) > 4000
+    few = min(count, 50)
     with loop_guard() as guard:
         async with data_plane(answer(b"[]")) as plane:
             # The first time fills caches, starts threads and the inspector.
-            await run(plane, load, COUNTS.get(name, 1))
+            await run(plane, load[: len(load) // count * few], few)
             guard.forget()
-            await run(plane, load, COUNTS.get(name, 1))
+            await run(plane, load, count)
         guard.check()
 
 

@@ -8,6 +8,7 @@ import pytest
 from llama_router.catalog.synthetic import Shape, write_synthetic
 from llama_router.config.schema import Config
 from llama_router.engines.devices import Device
+from llama_router.engines.kinds.embedded import embedded_command
 from llama_router.runtime.appraisal import Appraised, Appraiser, with_seen
 from llama_router.runtime.machine import Machine
 from llama_router.runtime.roster import build_roster
@@ -18,6 +19,7 @@ MIB = 2**20
 RAM = Device("cpu", 32 * GIB, 30 * GIB)
 CARD = Device("cuda0", 24 * GIB, 24 * GIB)
 BUDGETS = {"cpu": 8 * GIB}
+FIT_TARGET, CACHE_RAM = "LLAMA_ARG_FIT_TARGET", "LLAMA_ARG_CACHE_RAM"
 LLAMA = ["/opt/llama-server", "--model", "$path", "--port", "$port"]
 
 
@@ -40,11 +42,14 @@ def appraise(
     budgets: Mapping[str, int] = BUDGETS,
     remembered: Mapping[FootprintKey, Footprint] | None = None,
     env: Mapping[str, str] | None = None,
+    configured: Mapping[str, int] | None = None,
 ) -> Appraised:
     content = {"models": [{"name": "a", **entry}], "default_spawn": {"command": command or LLAMA}}
     roster = build_roster(Config.model_validate(content), [])
     appraiser = Appraiser(
-        machine=Machine(devices=devices, measurable=frozenset({"cpu"})),
+        machine=Machine(
+            devices=devices, measurable=frozenset({"cpu"}), configured=configured or {}
+        ),
         env=env or {},
         found_llama_server=None,
         remembered=lambda: remembered or {},
@@ -58,7 +63,7 @@ def test_a_llama_server_is_estimated_from_its_file_and_command(file: str) -> Non
     assert GIB < small.footprint.by_device["cpu"] < 3 * GIB
     # What it keeps of prompts comes with time, and is counted on.
     assert small.memory == small.footprint.reserve(BUDGETS)
-    assert (small.slots, small.env) == (2, {})
+    assert (small.slots, FIT_TARGET in small.env) == (2, False)
     assert not small.configured
 
 
@@ -88,8 +93,93 @@ def test_a_context_that_somebody_chose_is_left_alone(
     file: str, command: list[str], env: dict[str, str]
 ) -> None:
     found = appraise({"path": file}, command=command, env=env)
-    assert found.env == {}
-    assert found.memory["cpu"] > 25 * GIB
+    assert FIT_TARGET not in found.env
+    assert found.footprint is not None
+    assert found.footprint.by_device["cpu"] > 25 * GIB
+
+
+@pytest.mark.parametrize(
+    ("ram_gib", "budgets", "configured", "limit_mib"),
+    [
+        (16, BUDGETS, {}, "2048"),
+        (64, BUDGETS, {}, None),
+        (64, BUDGETS, BUDGETS, "1024"),
+        (16, {}, {}, None),
+    ],
+)
+def test_prompts_are_kept_as_befits_the_ram(
+    file: str,
+    ram_gib: int,
+    budgets: Mapping[str, int],
+    configured: Mapping[str, int],
+    limit_mib: str | None,
+) -> None:
+    devices = (Device("cpu", ram_gib * GIB, 10 * GIB),)
+    found = appraise({"path": file}, devices=devices, budgets=budgets, configured=configured)
+    assert found.env.get(CACHE_RAM) == limit_mib
+    if limit_mib is not None:
+        assert found.footprint is not None
+        (need,) = found.footprint.needs
+        assert need.kept_prompts + found.footprint.may_grow_bytes == int(limit_mib) * MIB
+    said = appraise({"path": file}, devices=devices, budgets=budgets, env={CACHE_RAM: "100"})
+    assert CACHE_RAM not in said.env
+
+
+def test_a_model_larger_than_what_is_free_gets_all_of_it_to_itself(file: str) -> None:
+    laptop = (Device("cpu", 16 * GIB, 5 * GIB),)
+    # Its weights are pages of a file; its context is as small as llama-server makes it.
+    found = appraise({"path": file}, devices=laptop, budgets={"cpu": GIB})
+    assert found.memory == {"cpu": GIB}
+    assert found.footprint is not None
+    assert found.footprint.ctx_tokens == 4096
+    chosen = appraise({"path": file}, command=[*LLAMA, "-c", "32768"], devices=laptop)
+    assert chosen.memory == BUDGETS
+    # More than there is altogether, or than may be taken: that is refused.
+    chosen = appraise({"path": file}, command=[*LLAMA, "-c", "131072"], devices=laptop)
+    assert chosen.memory["cpu"] > 16 * GIB
+    bound = appraise(
+        {"path": file},
+        command=[*LLAMA, "-c", "65536"],
+        budgets=BUDGETS,
+        configured=BUDGETS,
+    )
+    assert bound.memory["cpu"] > 16 * GIB
+    # An engine that ran out of memory with it has shown that it is too little.
+    raised = msgspec.structs.replace(found, floor={"cpu": 2 * GIB})
+    assert with_seen(raised, {}, {"cpu": GIB}, {"cpu"}).memory == {"cpu": 2 * GIB}
+
+
+@pytest.mark.parametrize("flags", [["--load-mode", "none"], ["--mlock"], ["--no-mmap"]])
+def test_weights_that_are_not_mapped_have_to_fit_the_machine(file: str, flags: list[str]) -> None:
+    command = [*LLAMA, "-c", "4096"]
+    assert appraise({"path": file}, command=command).mapped_bytes > 0
+    assert appraise({"path": file}, command=[*command, *flags]).mapped_bytes == 0
+
+
+def test_the_embedded_engine_is_kept_within_the_budget_as_well(file: str) -> None:
+    command = list(embedded_command(LLAMA[1:]))
+    # Of llama-server's variables it reads those two only.
+    env = {"LLAMA_ARG_CTX_SIZE": "1024"}
+    found = appraise({"path": file}, command=command, env=env)
+    assert found.memory["cpu"] <= BUDGETS["cpu"]
+    assert set(found.env) == {FIT_TARGET, CACHE_RAM}
+    assert found.footprint is not None
+    assert 4096 < found.footprint.ctx_tokens < 131072
+    # Where it may use a card or not, a margin would be for another device than it is meant for.
+    both = appraise({"path": file}, command=command, devices=(RAM, CARD))
+    assert set(both.env) == {CACHE_RAM}
+
+
+def test_a_card_that_a_program_has_another_name_for_is_counted_on(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = (Device("vulkan0", 24 * GIB, 24 * GIB),)
+    monkeypatch.setattr(
+        "llama_router.runtime.appraisal.devices.list_devices", lambda *_arguments: listed
+    )
+    budgets = {"cpu": 30 * GIB, "cuda0": 23 * GIB}
+    found = appraise({"path": file}, devices=(RAM, CARD), budgets=budgets)
+    assert found.memory["cuda0"] > GIB
 
 
 def test_what_the_config_says_counts_for_more(file: str) -> None:
@@ -110,6 +200,9 @@ def test_of_another_command_nothing_is_known_but_what_was_measured() -> None:
     known = appraise({}, command=command, remembered=measured)
     # With room to grow, as nobody knows what it has not shown yet.
     assert (known.memory, known.load_s) == ({"cpu": 3 * GIB * 5 // 4}, 7.5)
+    # But what has run runs again, though it grew as large as the machine.
+    large = {unknown.key: Footprint({"cpu": 7 * GIB}, 7.5, 0.0)}
+    assert appraise({}, command=command, remembered=large).memory == BUDGETS
     # Another argument is another engine.
     assert appraise({}, command=[*command, "-x"], remembered=measured).memory == {}
     said = appraise({"memory": "4GiB"}, command=command, remembered=measured)

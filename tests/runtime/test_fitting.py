@@ -4,7 +4,7 @@ from llama_router.catalog.footprint import Machine, Model, estimate, read_model
 from llama_router.catalog.footprint_arguments import LaunchArguments, parse_arguments
 from llama_router.catalog.footprint_placement import Gpu
 from llama_router.catalog.synthetic import Shape, write_synthetic
-from llama_router.runtime.fitting import VARIABLE, fit, is_said
+from llama_router.runtime.fitting import PROMPTS_VARIABLE, VARIABLE, fit, is_said, limit_prompts
 
 GIB = 2**30
 RAM_ONLY = Machine(ram_bytes=32 * GIB)
@@ -44,10 +44,29 @@ def test_of_ram_the_engine_is_told_to_leave_what_is_not_in_the_budget(
     assert found.follows
 
 
-def test_what_does_not_fit_with_the_least_context_is_left_as_it_is(large: Model) -> None:
+def test_what_does_not_fit_gets_the_least_context(large: Model) -> None:
     found = fit(large, DEFAULT, RAM_ONLY, {"cpu": GIB}, may_tell=True)
     assert found.footprint.by_device["cpu"] > GIB
-    assert found.env == {}
+    assert found.footprint.ctx_tokens == DEFAULT.fit_ctx
+    assert found.env == {VARIABLE: str(32 * 1024)}
+
+
+@pytest.mark.parametrize(
+    ("argv", "ram_gib", "limit_mib"),
+    [
+        ([], 16, 2048),
+        ([], 64, None),
+        ([], 0, None),
+        (["--cache-ram", "-1"], 16, None),
+        (["-cram", "0"], 16, None),
+    ],
+)
+def test_prompts_are_limited_where_the_usual_limit_is_too_much(
+    argv: list[str], ram_gib: int, limit_mib: int | None
+) -> None:
+    arguments, env = limit_prompts(parse_arguments(argv), ram_gib * GIB)
+    assert env == ({} if limit_mib is None else {PROMPTS_VARIABLE: str(limit_mib)})
+    assert arguments.usual_cache_ram_mib == (limit_mib or 8192)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from llama_router.core.events import (
     ModelsChanged,
     RequestArrived,
     RequestFinished,
+    UnloadRequested,
 )
 from llama_router.core.machine import Core
 from llama_router.core.policies.benefit import BenefitOrder
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.asyncio
 GIB = 2**30
 MACHINE = Machine(devices=(Device("cpu", 32 * GIB, 30 * GIB),), measurable=frozenset({"cpu"}))
 COMMAND = ["engine", "--model", "$model", "--port", "$port"]
+LLAMA = ["/x/llama-server", "-m", "$path", "--port", "$port"]
 
 
 class Engines:
@@ -179,6 +181,17 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> str:
+    """A model whose context of 128 Ki tokens takes 32 GiB."""
+    path = tmp_path / "large.gguf"
+    shape = Shape(
+        layers=32, embedding_length=1024, heads=8, kv_heads=8, key_length=256, context_length=131072
+    )
+    write_synthetic(path, shape)
+    return str(path)
+
+
 async def test_what_is_said_or_estimated_is_known_from_the_start(world: World, file: str) -> None:
     llama = {"path": file, "spawn": {"command": ["/x/llama-server", "-m", "$path", "$port"]}}
     await world.open({"llama": llama, "said": {"memory": "2GiB"}, "other": {}})
@@ -218,6 +231,18 @@ async def test_an_unknown_engine_runs_alone_until_it_was_measured_in_use(
     # What it holds while it ends is not what it needs.
     world.end("a", generation)
     assert world.expected("a") == {"cpu": GIB * 5 // 2}
+
+
+async def test_an_unknown_engine_that_fills_the_machine_is_started_again(world: World) -> None:
+    await world.open({"a": {}, "b": {"memory": "1GiB"}})
+    # As vLLM takes nine tenths of a card, whatever the model.
+    generation = world.load("a", held=7 * GIB)
+    await world.until(lambda: world.told(FootprintMeasured))
+    assert world.expected("a") == {"cpu": 8 * GIB}
+    world.post(UnloadRequested(100, "a"))
+    world.end("a", generation)
+    world.load("a", held=7 * GIB)
+    assert world.core.ledger.models["a"].has_process
 
 
 async def test_what_an_earlier_router_measured_is_known_as_measured(
@@ -289,6 +314,20 @@ async def test_who_orders_a_load_after_that_has_it_tried_as_it_was(world: World)
     assert world.expected("a") == {"cpu": 9 * GIB}
 
 
+async def test_an_order_counts_though_the_estimate_has_followed_a_budget_meanwhile(
+    world: World, large: str
+) -> None:
+    await world.open({"a": {"path": large}}, command=LLAMA)
+    world.end("a", world.load("a", held=GIB), ExitCause.OUT_OF_MEMORY)
+    raised = world.expected("a")
+    await world.memory._change_budgets({"cpu": 5 * GIB})
+    # Nobody but an operator has it tried again.
+    assert world.expected("a") == raised
+    world.post(LoadRequested(100, "a"))
+    assert world.core.ledger.models["a"].has_process
+    assert world.expected("a")["cpu"] <= 5 * GIB < raised["cpu"]
+
+
 class Looks:
     """What is free when the machine is looked at again: one value after the other, then None."""
 
@@ -332,13 +371,8 @@ async def test_a_budget_changes_when_it_is_seen_twice(
         assert first == BudgetsChanged(device_bytes({"cpu": budget_gib * GIB}))
 
 
-async def test_a_fitted_context_follows_the_budget(world: World, tmp_path: Path) -> None:
-    shape = Shape(
-        layers=32, embedding_length=1024, heads=8, kv_heads=8, key_length=256, context_length=131072
-    )
-    write_synthetic(tmp_path / "a.gguf", shape)
-    command = ["/x/llama-server", "-m", "$path", "--port", "$port"]
-    await world.open({"a": {"path": str(tmp_path / "a.gguf")}}, command=command)
+async def test_a_fitted_context_follows_the_budget(world: World, large: str) -> None:
+    await world.open({"a": {"path": large}}, command=LLAMA)
     before, variables = world.expected("a")["cpu"], world.memory.environment_of("a")
     assert before <= 8 * GIB
     await world.memory._change_budgets({"cpu": 5 * GIB})

@@ -78,6 +78,21 @@ async def test_a_follower_begins_with_how_things_stand_and_then_hears_of_changes
     followed.pulse.close()
 
 
+async def test_one_who_comes_later_does_not_cost_the_first_the_news_that_a_model_is_quiet() -> None:
+    followed = Followed()
+    followed.readings = {"a": Reading(1, 0), "b": Reading(0, 1)}
+    first = followed.follow()
+    assert told(await followed.events(first)) == [("a", 1, 0), ("b", 0, 1)]
+    second = followed.follow()
+    # The callback that the second one has asked for comes first.
+    await asyncio.sleep(0)
+    followed.readings = {"b": Reading(0, 1)}
+    followed.pulse.look()
+    assert told(first.take()) == [("a", 0, 0), ("b", 0, 1)]
+    assert ("b", 0, 1) in told(second.take())
+    followed.pulse.close()
+
+
 async def test_it_looks_again_by_itself_and_stops_when_the_last_one_leaves() -> None:
     followed = Followed()
     followed.readings = {"a": Reading(1, 0)}

@@ -1,6 +1,10 @@
+import re
+
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from llama_router.cli.main import app
 from llama_router.core.settings import CoreSettings
 from llama_router.simulator.experiments import (
     GENERATORS,
@@ -15,6 +19,7 @@ from llama_router.simulator.experiments import (
 )
 from llama_router.simulator.fleet import GB, Fleet, Machine, SimulatedModel
 from llama_router.simulator.generate import alternating
+from llama_router.simulator.optimum import in_order
 from llama_router.simulator.world import FaultRates
 
 SMALL = Shape(models_count=8, requests_count=150, room_for=3)
@@ -62,6 +67,35 @@ def test_on_a_skewed_trace_little_is_lost_against_knowing_what_is_popular() -> N
     assert benefit.load_time_s < 1.25 * least.without_foresight_s
     assert count.load_time_s > 1.5 * benefit.load_time_s
     assert by_bytes.load_time_s > 1.15 * benefit.load_time_s
+
+
+def test_on_a_small_case_not_even_who_knows_the_future_loads_half_of_what_lru_by_count_does() -> (
+    None
+):
+    # As in the large case there is room for a fifth of the models, but all schedules can be tried.
+    command = (
+        "simulate --model-count 15 --room-for 3 --requests 300 --rate 0.05 --seeds 4"
+        " --policy lru-count --policy benefit --optimum"
+    )
+    printed = CliRunner().invoke(app, command.split()).output
+    load_s = {
+        found[1]: float(found[2])
+        for found in re.finditer(
+            r"^(lru-count|benefit) +\d+ +\d+ +\d+ +([\d.]+) ", printed, re.MULTILINE
+        )
+    }
+    best = re.search(r"knowing the future, loads for ([\d.]+) s", printed)
+    assert best is not None, printed
+    best_s = float(best[1])
+    assert load_s["lru-count"] / best_s == pytest.approx(1.58, abs=0.01), printed
+    assert 1.0 < load_s["benefit"] / best_s < 1.15, printed
+
+    cases = [
+        skewed(Shape(15, requests_count=300, rate_per_s=0.05, room_for=3.0), seed)
+        for seed in range(4)
+    ]
+    exact_s = [in_order(case.fleet, case.trace) for case in cases]
+    assert sum(exact_s) / len(cases) == pytest.approx(best_s, abs=0.05)
 
 
 def test_more_answers_are_in_time_where_half_are_in_the_order_of_arrival() -> None:

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import pytest
 
 from llama_router.stress import settings
 from llama_router.stress.books import Books
-from llama_router.stress.clients import Clients
+from llama_router.stress.clients import CHATS, Clients
 from llama_router.stress.tally import Tally
 from llama_router.stress.verdict import words
 
 pytestmark = pytest.mark.asyncio
 DEADLINE_S = 30.0
+KEY = f"Bearer {settings.KEYS[0].key}"
 
 
 def answer_of(
@@ -68,22 +69,27 @@ async def router(speaker: str = "") -> AsyncIterator[int]:
     await asyncio.gather(*serving)
 
 
+async def run(clients: Clients, tally: Tally, expected: Collection[str] = ()) -> None:
+    """Send requests until there are some, and outcomes of all ``expected`` kinds."""
+    while not tally.request_count or not set(expected) <= set(tally.outcomes):
+        await clients.run(0.1)
+        await clients.finish()
+
+
 @pytest.mark.slow
 async def test_every_kind_of_client_is_content_with_a_good_router(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 200.0)
     monkeypatch.setattr("llama_router.stress.settings.CLIENTS_MAX_COUNT", 1000)
+    expected = {"ok chat", "ok listing", "ok plan", "ok unknown model", "ok intruder", "left"}
     tally = Tally()
     async with asyncio.timeout(DEADLINE_S), router() as port:
         clients = Clients(port, 1, tally)
-        await clients.run(1.0)
-        await clients.finish()
+        await run(clients, tally, expected)
         assert await clients.ask_well("alpha") == ""
         await clients.unload("alpha")
     assert tally.violations == []
-    expected = {"ok chat", "ok listing", "ok plan", "ok unknown model", "ok intruder", "left"}
-    assert expected <= set(tally.outcomes)
 
 
 async def test_another_models_words_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +98,7 @@ async def test_another_models_words_are_found(monkeypatch: pytest.MonkeyPatch) -
     tally = Tally()
     async with asyncio.timeout(DEADLINE_S), router(speaker="thief") as port:
         clients = Clients(port, 1, tally)
-        await clients.run(0.2)
-        await clients.finish()
+        await run(clients, tally)
         assert "words" in await clients.ask_well("alpha")
     assert set(tally.outcomes) == {"wrong"}
     assert "words" in tally.violations[0]
@@ -114,10 +119,53 @@ async def test_a_router_that_does_not_answer_is_a_violation(
     server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
     async with asyncio.timeout(DEADLINE_S), server:
         clients = Clients(server.sockets[0].getsockname()[1], 1, tally)
-        await clients.run(0.1)
-        await clients.finish()
+        await run(clients, tally)
     assert set(tally.outcomes) == {"no answer"}
     assert "faulty" in tally.violations[0]
+
+
+async def test_a_second_request_that_is_dropped_is_a_violation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llama_router.stress.clients._KINDS", {"two": 1})
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 100.0)
+    tally = Tally()
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = head.lower().partition("content-length: ")[2].partition("\r")[0]
+            model = json.loads(await reader.readexactly(int(length)))["model"]
+            _, value = answer_of("POST", CHATS, {"model": model, "max_tokens": 2}, "", KEY)
+            data = json.dumps(value).encode()
+            writer.write(b"HTTP/1.1 200 x\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+    async with asyncio.timeout(DEADLINE_S), server:
+        clients = Clients(server.sockets[0].getsockname()[1], 1, tally)
+        await run(clients, tally)
+    assert set(tally.outcomes) == {"ok chat", "wrong"}
+    assert tally.violation_count == tally.outcomes["wrong"] == tally.outcomes["ok chat"]
+    assert "without an answer" in tally.violations[0]
+
+
+async def test_a_fault_of_the_clients_own_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_router.stress.clients._KINDS", {"chat": 1})
+    monkeypatch.setattr("llama_router.stress.settings.RATE_PER_S", 100.0)
+
+    def fail(*_: object) -> str:
+        raise KeyError("choices")
+
+    monkeypatch.setattr("llama_router.stress.clients.judge", fail)
+    tally = Tally()
+    async with asyncio.timeout(DEADLINE_S), router() as port:
+        clients = Clients(port, 1, tally)
+        await run(clients, tally)
+    assert set(tally.outcomes) == {"fault"}
+    assert tally.violation_count == tally.request_count
+    assert "KeyError('choices')" in tally.violations[0]
 
 
 @pytest.mark.parametrize("has_fault", [True, False])
@@ -134,7 +182,6 @@ async def test_an_error_without_a_fault_is_a_violation(
             if has_fault:
                 for model in settings.MODELS:
                     stack.enter_context(books.fault(model.name))
-            await clients.run(0.1)
-            await clients.finish()
+            await run(clients, tally)
     assert set(tally.outcomes) == {"error engine_crashed"}
     assert bool(tally.violations) is not has_fault

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from llama_router.stress import settings
+from llama_router.stress.clients import Clients
 from llama_router.stress.router_process import MARK_VARIABLE
-from llama_router.stress.run import _engines, _left_files, _read_log, run
+from llama_router.stress.run import _converge, _engines, _left_files, _read_log, run
 from llama_router.stress.tally import Tally
+from llama_router.stress.wire import Answer
 from tests.support.supervised import await_gone
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake engine is POSIX")
@@ -53,6 +56,22 @@ def test_mistakes_are_found_in_the_log_but_not_in_what_engines_say(tmp_path: Pat
     tally = Tally()
     _read_log(router, tally)
     assert tally.violation_count == 2
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_cannot_be_unloaded_is_a_violation_and_no_reason_to_give_up() -> None:
+    class Hanging(Clients):
+        async def ask_well(self, model: str) -> str:  # noqa: ARG002
+            return ""
+
+        async def _exchange(self, *_: object, **__: object) -> Answer:
+            raise TimeoutError
+
+    tally = Tally()
+    router: Any = SimpleNamespace(is_running=True)
+    await _converge(Hanging(0, 1, tally), router, tally)
+    assert tally.violation_count == len(settings.MODELS)
+    assert "alpha does not go" in tally.violations[0]
 
 
 def test_a_process_that_the_router_leaves_is_found() -> None:

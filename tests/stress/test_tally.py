@@ -28,7 +28,9 @@ def test_every_leak_and_too_much_growth_is_a_violation() -> None:
 
 
 def test_a_run_in_which_nothing_works_proves_nothing() -> None:
-    run = report(tally=Tally(outcomes=Counter({"error model_failed": 9})))
+    # The router itself answers these.
+    own = {"ok listing": 3, "ok intruder": 1, "ok plan": 2}
+    run = report(tally=Tally(outcomes=Counter({"error model_failed": 9} | own)))
     run.judge(rss_growth_max_bytes=MIB)
     assert run.tally.violations == ["not one request was answered well"]
 

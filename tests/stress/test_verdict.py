@@ -42,6 +42,9 @@ def test_right_answers_pass() -> None:
     )
     body = {"model": "alpha", "data": [{"embedding": vector}]}
     assert judge("embedding", "alpha", 0, answer(body)) == "ok embedding"
+    # Its words are all there, but its end is not.
+    torn = answer(stream(" alpha", " 1"), end=cut)
+    assert judge("stream", "alpha", 2, torn) == "cut stream"
     error = answer({"error": {"code": "model_load_failed"}}, 503)
     assert judge("chat", "alpha", 2, error) == "error model_load_failed"
 
@@ -64,6 +67,11 @@ def test_right_answers_pass() -> None:
         ("stream", answer(b"data: {}\n\n"), "makes no sense"),
         ("stream", answer(ERROR.replace(b"engine_crashed", b"internal_error")), "unexpected"),
         ("embedding", answer({"data": [{"embedding": [1, 2, 3, 4]}]}), "embedding"),
+        ("embedding", answer({"data": [{"embedding": None}]}), "embedding"),
+        ("embedding", answer({"data": []}), "makes no sense"),
+        ("chat", answer({"choices": []}), "makes no sense"),
+        ("chat", answer([]), "makes no sense"),
+        ("stream", answer(ERROR + stream(" alpha", " 1")), "after an error"),
     ],
 )
 def test_wrong_answers_are_told(kind: str, given: Answer, why: str) -> None:

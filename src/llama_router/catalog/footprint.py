@@ -109,6 +109,11 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         return sum(need.total for need in self.needs)
 
     @property
+    def mapped_bytes(self) -> int:
+        """What in RAM is weights, and pages of the file where that is mapped."""
+        return sum(need.weights for need in self.needs if need.device == CPU)
+
+    @property
     def by_device(self) -> dict[str, int]:
         """What is taken of each device once one prompt has filled the context, in bytes."""
         return {need.device: need.total for need in self.needs}

@@ -37,7 +37,9 @@ class LaunchArguments(msgspec.Struct, frozen=True, kw_only=True):
     ``cpu_moe_layers`` and ``cpu_ffn_layers``: how many of the first layers leave their experts, or
     their dense feed-forward networks, in RAM. ``overrides``: patterns of tensors' names, each with
     the device for them (``--override-tensor``).
-    ``cache_ram_mib`` -1: no limit in bytes; it and ``checkpoints`` are None where nothing is said.
+    ``cache_ram_mib`` -1: no limit in bytes; it and ``checkpoints`` are None where nothing is said,
+    and ``usual_cache_ram_mib`` holds. ``is_mapped``: weights in RAM are pages of the file, which
+    the system can take back.
     """
 
     ctx_size: int | None = None
@@ -65,6 +67,8 @@ class LaunchArguments(msgspec.Struct, frozen=True, kw_only=True):
     embedding: bool = False
     checkpoints: int | None = None
     cache_ram_mib: int | None = None
+    usual_cache_ram_mib: int = 8192
+    is_mapped: bool = True
     model: Path | None = None
     mmproj: Path | None = None
     use_mmproj: bool = True
@@ -168,6 +172,10 @@ def _overrides(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _is_mapped(load_mode: str) -> bool:
+    return load_mode in ("auto", "mmap")
+
+
 def _first_mib(text: str) -> int:
     return _integer(text.split(",", maxsplit=1)[0])
 
@@ -205,6 +213,7 @@ _OPTIONS = (
         "LLAMA_ARG_CTX_CHECKPOINTS",
     ),
     _Option("cache_ram_mib", ("-cram", "--cache-ram"), _integer, "LLAMA_ARG_CACHE_RAM"),
+    _Option("is_mapped", ("-lm", "--load-mode"), _is_mapped, "LLAMA_ARG_LOAD_MODE"),
     _Option("model", ("-m", "--model"), Path, "LLAMA_ARG_MODEL"),
     _Option("mmproj", ("-mm", "--mmproj"), Path, "LLAMA_ARG_MMPROJ"),
     _Option(
@@ -253,6 +262,9 @@ _SWITCHES: dict[str, tuple[str, object]] = {
     "--no-kv-offload": ("kv_offload", False),
     "-cmoe": ("cpu_moe_layers", _LARGEST),
     "--cpu-moe": ("cpu_moe_layers", _LARGEST),
+    "--mmap": ("is_mapped", True),  # of builds before --load-mode, as are the next two
+    "--no-mmap": ("is_mapped", False),
+    "--mlock": ("is_mapped", False),
     "--embedding": ("embedding", True),
     "--embeddings": ("embedding", True),
     "--rerank": ("embedding", True),

@@ -16,7 +16,6 @@ from llama_router.catalog.footprint_layers import layers_of
 from llama_router.catalog.gguf_reader import GgufInfo
 
 _MIB_BYTES = 2**20
-_DEFAULT_CACHE_RAM_MIB = 8192
 _DEFAULT_CHECKPOINTS = 32
 # What one long prompt leaves: two, near its end.
 _USUAL_CHECKPOINTS = 2
@@ -64,7 +63,7 @@ def kept_prompts(
 def _cache_limit(arguments: LaunchArguments, of_context: int) -> int:
     limit_mib = arguments.cache_ram_mib
     if limit_mib is None:
-        limit_mib = _DEFAULT_CACHE_RAM_MIB
+        limit_mib = arguments.usual_cache_ram_mib
     # Without a limit in bytes there is one in tokens, of all prompts: those of one context.
     return limit_mib * _MIB_BYTES if limit_mib >= 0 else of_context
 

@@ -27,6 +27,7 @@ from llama_router.cli.estimate_compare import (
     find_fit_params,
     run_fit_params,
 )
+from llama_router.cli.serving import Overrides
 
 EXIT_FAILED = 1
 # Wrong usage: a model that is not known, an option that llama-server would refuse.
@@ -56,14 +57,16 @@ def estimate_memory(
     as_json: bool = False,
     compare: bool = False,
     config_path: Path | None = None,
+    models_dirs: Sequence[Path] = (),
 ) -> int:
     """Print what ``model``, a file or a name, needs; return the exit status.
 
-    ``arguments`` are llama-server's; without any, those are taken that the config says for it.
-    ``compare``: with what llama.cpp itself says.
+    ``arguments`` are llama-server's; without any, those are taken that the config says for it. A
+    name is looked up in the config and in ``models_dirs`` as well. ``compare``: with what llama.cpp
+    itself says.
     """
     try:
-        target = _target(model, arguments, config_path)
+        target = _target(model, arguments, Overrides(config_path, models_dirs=tuple(models_dirs)))
         files = read_model(target.path, target.arguments, parts=target.parts)
     except GgufError as error:
         return _refuse(f"{model}: {error.reason}", EXIT_FAILED)
@@ -134,38 +137,47 @@ def _mib(size_bytes: int) -> str:
     return f"{size_bytes / _MIB_BYTES:.1f}"
 
 
-def _target(model: str, arguments: Sequence[str], config_path: Path | None) -> _Target:
+def _target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
     path = Path(model).expanduser()
     if path.is_file():
         launch = _parsed(arguments)
         return _Target(path, _parts_beside(path), launch)
-    return _named_target(model, arguments, config_path)
+    return _named_target(model, arguments, given)
 
 
-def _named_target(model: str, arguments: Sequence[str], config_path: Path | None) -> _Target:
+def _named_target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
     from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
     from llama_router.config.defaults import default_path
-    from llama_router.config.load import load
+    from llama_router.config.load import load, with_router
     from llama_router.config.problems import ConfigError
     from llama_router.config.schema import Config
     from llama_router.engines.kinds.command import CommandError, fill_command
     from llama_router.runtime.roster import take_stock
 
     try:
-        path = config_path or default_path(sys.platform, os.environ, Path.home()).path
-        config = load(path).config if config_path is not None or path.exists() else Config()
+        path = given.config_path or default_path(sys.platform, os.environ, Path.home()).path
+        config = load(path).config if given.config_path or path.exists() else Config()
+        changes = given.changes(config)
+        if changes:
+            config = with_router(config, changes, "command line")
         roster = take_stock(config, os.environ, Path.home())
         found = roster.catalog.resolve(model)
         entry = roster[found.id]
         if found.invalid:
             raise _RefusedError(f"{found.id}: {found.invalid}")
         if found.path is None:
-            raise _RefusedError(f"{found.id} has no file: its memory can only be measured")
+            raise _RefusedError(
+                f"{found.id} has no file to tell it from; `llama-router plan` says what the router "
+                "reckons with: the config's word, or what was measured"
+            )
         command = arguments or fill_command(
             entry.spawn.command, entry.facts, host="127.0.0.1", port=config.router.base_port
         )
     except UnknownModelError:
-        raise _RefusedError(f"{model!r} is neither a file nor a model that is known") from None
+        raise _RefusedError(
+            f"{model!r} is neither a file nor a model that is known; name its file, or where to "
+            "look: --models-dir or --config"
+        ) from None
     except AmbiguousModelError as error:
         raise _RefusedError(str(error)) from None
     except (ConfigError, CommandError) as error:

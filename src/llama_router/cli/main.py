@@ -124,12 +124,14 @@ EngineArgument = Annotated[
 
 @app.command()
 def estimate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file or a model's name.")],
     arguments: EngineArgument = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="The config that the name is looked up in."),
     ] = None,
+    models_dir: FoldersOption = None,
     as_json: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--json", help="Print sizes in bytes, as JSON.")
     ] = False,
@@ -143,13 +145,16 @@ def estimate(
     """
     from llama_router.cli.estimate import estimate_memory
 
+    own = serving.Overrides(config, models_dirs=tuple(models_dir or ()))
+    given = own.over(context.obj)
     raise typer.Exit(
         estimate_memory(
             model,
             tuple(arguments or ()),
             as_json=as_json,
             compare=compare,
-            config_path=config,
+            config_path=given.config_path,
+            models_dirs=given.models_dirs,
         )
     )
 

@@ -24,6 +24,8 @@ EXIT_USAGE = 2
 _MIB_BYTES = 2**20
 _NOT_FOUND = 404
 _AMBIGUOUS = 400
+# How a reason begins that says the state itself.
+_STATES = ("it is loaded", "it is being loaded")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as the API has it.")]
@@ -81,7 +83,7 @@ def plan(
 
 def table(found: _Plan) -> str:
     """Lay a plan out for people; sizes in MiB."""
-    lines = [f"{found.model} is {found.state.replace('_', ' ')}: {found.reason}"]
+    lines = [f"{found.model} {_state(found)}"]
     devices = [*found.needs, *(name for name in found.free if name not in found.needs)]
     if devices:
         rows = [
@@ -95,6 +97,12 @@ def table(found: _Plan) -> str:
         lines += [f"  {victim.model}: {victim.reason}{_use(victim)}" for victim in found.victims]
     lines += ["", _outcome(found)]
     return "\n".join(map(escaped, lines))
+
+
+def _state(found: _Plan) -> str:
+    if found.reason.startswith(_STATES):
+        return found.reason.removeprefix("it ")
+    return f"is {found.state.replace('_', ' ')}: {found.reason}"
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

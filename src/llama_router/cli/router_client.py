@@ -57,10 +57,15 @@ class RouterClientError(Exception):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a router is and what it wants to see. ``token`` is empty for none."""
+    """Where a router is and what it wants to see.
+
+    ``token`` is the admin's or a key, ``key`` what else it takes to be let in beside an admin token
+    that opens nothing but the admin API. Both are empty for none.
+    """
 
     url: str
     token: str = ""
+    key: str = ""
 
 
 def find_address(
@@ -95,8 +100,11 @@ def find_address(
     host = _EVERYWHERE.get(host, host)
     shown = f"[{host}]" if ":" in host else host
     keys = [entry.key for entry in router.api_keys]
-    own = router.admin_token or (keys[0] if keys else "")
-    return Address(f"http://{shown}:{given.port or router.port}", token or own)
+    address = f"http://{shown}:{given.port or router.port}"
+    if token:
+        return Address(address, token)
+    key = keys[0] if keys else ""
+    return Address(address, router.admin_token or key, key if router.admin_token else "")
 
 
 def ask(address: Address, method: str, path: str, content: object = None) -> Any:  # noqa: ANN401 - JSON
@@ -109,6 +117,8 @@ def ask(address: Address, method: str, path: str, content: object = None) -> Any
     headers = {} if body is None else {"Content-Type": "application/json"}
     if address.token:
         headers["Authorization"] = f"Bearer {address.token}"
+    if address.key:
+        headers["X-Api-Key"] = address.key
     try:
         connection.request(method, prefix + path, body, headers)
         with connection.getresponse() as answer:

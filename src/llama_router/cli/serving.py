@@ -195,7 +195,7 @@ async def _serve(config: "Config", loaded: "LoadedConfig | None") -> int:
         _tell(str(error))
         return EXIT_FAILED
     try:
-        _say(_banner(router, is_demo=loaded is None))
+        _say(_banner(router, config, is_demo=loaded is None))
         await router.wait()
     finally:
         await router.close()
@@ -217,11 +217,11 @@ def _say(text: str) -> None:
         typer.echo(text.encode(encoding, "replace").decode(encoding))
 
 
-def _banner(router: "Router", *, is_demo: bool) -> str:
+def _banner(router: "Router", config: "Config", *, is_demo: bool) -> str:
     host, port = router.addresses[0]
     shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
     url = f"http://{shown}:{port}"
-    lines = [f"llama-router {__version__} listens on {url}", f"engine: {_engine(router)}"]
+    lines = [f"llama-router {__version__} listens on {url}", f"engine: {_engine(router, config)}"]
     models = router.roster.models
     if not models:
         lines += [
@@ -241,7 +241,12 @@ def _banner(router: "Router", *, is_demo: bool) -> str:
     return "\n".join(lines)
 
 
-def _engine(router: "Router") -> str:
+def _engine(router: "Router", config: "Config") -> str:
+    from llama_router.engines.kinds.llama_server import LLAMA_SERVER
+
+    program = config.default_spawn.command[0]
+    if program != LLAMA_SERVER:
+        return program
     if router.found_llama_server is not None:
         return str(router.found_llama_server)
     from llama_router.engines.kinds.embedded import embedded_available

@@ -122,6 +122,8 @@ def simulate(
     for name in [*chosen, *([calibrate] if calibrate else [])]:
         if name not in SCHEDULERS:
             _fail(f"there is no policy '{name}'; there are {', '.join(SCHEDULERS)}")
+    if plot is not None and plot.suffix.lower() != ".svg":
+        _fail(f"{plot}: what is drawn is SVG: name a file .svg")
     settings = CoreSettings() if max_wait_s is None else CoreSettings(max_wait_s=max_wait_s)
     shape = Shape(models_count, requests, rate, room_for)
     try:
@@ -208,9 +210,10 @@ def _least(cases: "list[Case]", max_wait_s: float) -> str:
     except TooLargeError:
         return "\n".join(lines)
     best_s, bound_s = sum(ordered_s) / len(cases), sum(batched_s) / len(cases)
-    lines.append(f"the best one, knowing the future, loads for {best_s:.1f} s")
+    lines.append(f"the best schedule in that order, knowing the future, loads for {best_s:.1f} s")
     lines.append(
-        f"none that lets nobody wait longer than {max_wait_s:g} s is below: {bound_s:.1f} s"
+        f"and in any order that lets nobody wait longer than {max_wait_s:g} s, none for less than"
+        f" {bound_s:.1f} s"
     )
     return "\n".join(lines)
 

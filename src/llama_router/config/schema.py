@@ -92,7 +92,7 @@ class ApiKeyEntry(_Section):
         0, "Among the requests that wait for one model, those of the higher go first."
     )
     batch: bool = setting(
-        False, "Whether all its requests wait until no interactive one of their priority does."
+        False, "Whether all its requests let the interactive ones of their priority go first."
     )
 
 
@@ -144,7 +144,9 @@ class RouterSettings(_Section):
     )
     stop_grace_s: float = duration(2, "How long an engine may take to end before it is killed.")
     drain_deadline_s: float = duration(
-        300, "How long running answers may hold up a change of the model."
+        300,
+        "How long running answers may hold up an ordered unload before they are cut; a swap waits"
+        " until they end.",
     )
     shutdown_deadline_s: float = duration(
         30, "How long running answers may hold up the router's end."

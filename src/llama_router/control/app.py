@@ -24,6 +24,9 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
+# Where FastAPI says that it found something; who asked knows.
+_PLACES = ("body", "query")
+
 
 def create_app(facade: Facade, *, version: str, streams: Streams | None = None) -> FastAPI:
     """Return the application over ``facade``; ``streams`` ends answers that go on."""
@@ -115,7 +118,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
             message = "send the body as JSON, with 'Content-Type: application/json'"
             return _error(400, "invalid_request", message)
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part) for part in first["loc"] if part not in _PLACES)
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return _error(400, "invalid_request", message, where or None)
 

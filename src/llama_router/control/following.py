@@ -50,8 +50,8 @@ class Streams:
 class Following(StreamingResponse):
     """One such answer. ``subscribe`` is called at once: nothing is missed from here on.
 
-    ``render`` makes text of the lines that have come; ``heartbeat`` is sent when none have for
-    HEARTBEAT_S, unless it is empty. Raises ControlError.
+    ``render`` makes text of the lines that have come; ``heartbeat`` is sent when nothing has been
+    for HEARTBEAT_S, unless it is empty. Raises ControlError.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Following(StreamingResponse):
         self._heartbeat = heartbeat
         self._streams = streams
         self._waiting = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._follower = subscribe(lambda: loop.call_soon_threadsafe(self.wake))
         streams.add(self)
 
@@ -86,18 +86,23 @@ class Following(StreamingResponse):
             self._streams.remove(self)
 
     async def _parts(self) -> AsyncIterator[str]:
+        sent_s = self._loop.time()
         while not self._streams.is_over:
-            if await self._is_quiet():
-                yield self._heartbeat
+            if await self._is_quiet(sent_s):
+                text = self._heartbeat
             else:
                 self._waiting.clear()
-                yield self._render(self._follower.take())
+                text = self._render(self._follower.take())
+            # What has come may be for others only; it must not pass for a sign of life.
+            if text:
+                yield text
+                sent_s = self._loop.time()
         yield self._render(self._follower.take())
 
-    async def _is_quiet(self) -> bool:
+    async def _is_quiet(self, since_s: float) -> bool:
         """Wait until something has come, or it is time for a heartbeat; tell whether it is that."""
         try:
-            async with asyncio.timeout(HEARTBEAT_S if self._heartbeat else None):
+            async with asyncio.timeout_at(since_s + HEARTBEAT_S if self._heartbeat else None):
                 await self._waiting.wait()
         except TimeoutError:
             return True

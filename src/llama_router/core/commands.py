@@ -47,7 +47,7 @@ class Kill(Command, frozen=True):
     generation: int
 
 
-class Dispatch(Command, frozen=True):
+class Dispatch(Command, frozen=True, gc=False):
     """Send the request to the engine. Exactly one of Dispatch-then-finish or Reject ends it."""
 
     request_id: int

@@ -14,7 +14,7 @@ class Event(msgspec.Struct, frozen=True):
     """Something that happened. Only the subclasses below are ever handed to the core."""
 
 
-class RequestArrived(Event, frozen=True):
+class RequestArrived(Event, frozen=True, gc=False):
     """A client's request for ``model`` is complete and wants an engine.
 
     ``request_id`` is unique for the life of the router and grows with each arrival.
@@ -22,8 +22,8 @@ class RequestArrived(Event, frozen=True):
     is dispatched or rejected at once, never queued, does not count as use of the model, and holds
     up no swap. ``wants_notices`` asks for ``Notify`` commands while waiting. ``key`` names the API
     key; keys take turns in a queue. The higher ``priority`` goes first, and among equals the
-    interactive before the batch. ``keep_alive_s`` takes the place of the model's ``ttl_s`` from
-    now on; it is what the operator allows already, and infinite or negative for "no end".
+    interactive before the batch. ``keep_alive_s`` takes the place of the model's ``ttl_s`` until
+    it is unloaded; it is what the operator allows already, and infinite or negative for "no end".
     ``takes_slot`` is false for what costs the engine next to nothing (tokenize, props): neither
     ``max_in_flight`` nor those who wait for one of the engine's slots hold it up.
     """
@@ -39,13 +39,13 @@ class RequestArrived(Event, frozen=True):
     takes_slot: bool = True
 
 
-class RequestCancelled(Event, frozen=True):
+class RequestCancelled(Event, frozen=True, gc=False):
     """The client left. Valid at any time; ignored when the request has already ended."""
 
     request_id: int
 
 
-class RequestFinished(Event, frozen=True):
+class RequestFinished(Event, frozen=True, gc=False):
     """A dispatched request ended: answered, failed by its engine, or cut."""
 
     request_id: int

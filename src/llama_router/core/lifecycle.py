@@ -48,6 +48,7 @@ class Lifecycle:
         model.fraction = None
         model.killed = False
         model.regrouped = False
+        model.keep_alive_s = None  # whoever said so spoke of the engine that he used
         model.after_reap = State.UNLOADED
         ledger.move(model, Trigger.SPAWN, "somebody waits for it")
         ledger.out.append(Spawn(model.name, model.generation))
@@ -175,6 +176,14 @@ class Lifecycle:
         if memory.budgets:
             model.memory = memory.raised(model)
             model.ran_out = True
+            model.ran_out_at = self._ledger.now
+
+    @staticmethod
+    def forget_out_of_memory(model: Model) -> None:
+        """Expect no more of a model than before its engine ran out of memory."""
+        if model.ran_out:
+            model.ran_out = False
+            model.memory = model.measured or model.spec.memory
 
     def load_failed(self, model: Model, kind: RejectKind, reason: str) -> None:
         """Count a failed load and end all who waited for it."""

@@ -92,6 +92,14 @@ def lacks(free: Mapping[str, int], need: Iterable[DeviceBytes]) -> bool:
     return any(part.size_bytes > free.get(part.device, part.size_bytes) for part in need)
 
 
+def greater(one: Iterable[DeviceBytes], other: Iterable[DeviceBytes]) -> tuple[DeviceBytes, ...]:
+    """Return the greater amount of each device."""
+    found = {part.device: part.size_bytes for part in one}
+    for part in other:
+        found[part.device] = max(part.size_bytes, found.get(part.device, 0))
+    return tuple(DeviceBytes(device, size_bytes) for device, size_bytes in found.items())
+
+
 def add(free: dict[str, int], memory: Iterable[DeviceBytes], sign: int = 1) -> None:
     """Add ``memory`` to ``free`` (or take it away), on the devices that are in ``free``."""
     for part in memory:

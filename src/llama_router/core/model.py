@@ -70,13 +70,14 @@ class Model(msgspec.Struct, eq=False):
 
     ``memory`` is what its next process is expected to need, ``reserved`` what is booked for the
     present one, ``measured`` what a process of it was seen to hold; ``ran_out`` means that
-    ``memory`` was raised because an engine ran out of it.
+    ``memory`` was raised because an engine ran out of it, at ``ran_out_at`` the last time.
     ``held_bytes`` is ``reserved``, added up. ``uses`` and ``counted_at`` are kept by ``Usage``.
     ``chosen_for`` is the name of the model that it is to make room for as soon as that one was
     inspected; ``closing`` that of the model that it must make room for by now: it takes no
     newcomers, but ``turn`` of those who waited already. ``last_eviction`` is for whom and why it
     had to go last.
-    ``keep_alive_s`` is what the last request that said so wanted in place of ``ttl_s``.
+    ``keep_alive_s`` is what the last request of its present engine that said so wanted in place of
+    ``ttl_s``.
     ``idle_since`` is the end of its last request, or when it became ready; ``ttl_at`` is when its
     timer looks whether it has been idle for long enough, None when none is set.
     """
@@ -107,6 +108,7 @@ class Model(msgspec.Struct, eq=False):
     reserved: tuple[DeviceBytes, ...] = ()
     held_bytes: int = 0
     ran_out: bool = False
+    ran_out_at: float = 0.0
     load_cost_s: float = 1.0
     uses: float = 0.0
     counted_at: float = -math.inf

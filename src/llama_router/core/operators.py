@@ -21,6 +21,7 @@ from llama_router.core.events import (
 )
 from llama_router.core.ledger import Ledger
 from llama_router.core.lifecycle import Lifecycle
+from llama_router.core.memory import greater
 from llama_router.core.model import Model, Request, RequestKind
 from llama_router.core.states import State
 
@@ -55,9 +56,7 @@ class Operators:
             self._ledger.settle(ticket, RejectKind.MODEL_STUCK, reasons.stuck(model))
         else:
             self._engines.clear(model, "an operator wants it loaded")
-            if model.ran_out:
-                model.ran_out = False
-                model.memory = model.measured or model.spec.memory
+            self._engines.forget_out_of_memory(model)
             if self._ledger.memory.never_fits(model.memory) and not model.has_process:
                 self._ledger.settle(ticket, RejectKind.DOES_NOT_FIT, reasons.does_not_fit(model))
                 return
@@ -135,12 +134,19 @@ class Operators:
         model.removed = False
         if model.has_process and old.group != spec.group:
             model.regrouped = True
-        if old.memory != spec.memory or old.fingerprint != spec.fingerprint:
-            model.memory = spec.memory
+        is_other = old.fingerprint != spec.fingerprint
+        if is_other or old.memory != spec.memory:
             model.measured = ()
-            model.ran_out = False
+            if is_other or not model.ran_out:
+                model.memory = spec.memory
+                model.ran_out = False
+            else:
+                # No lower expectation undoes that its engine ran out of memory.
+                model.memory = greater(model.memory, spec.memory)
         if old.load_cost_s != spec.load_cost_s:
             model.load_cost_s = spec.load_cost_s
+        if old.priority < spec.priority and model.waiting and model.state is State.UNLOADED:
+            self._ledger.line.add(model)
         self._engines.watch_idle(model)
         if old.fingerprint == spec.fingerprint:
             return

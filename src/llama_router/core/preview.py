@@ -60,7 +60,8 @@ def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
     if model.state is State.STARTING:
         left = load_s * (1.0 - (model.fraction or 0.0))
         return plan("it is being loaded", left)
-    if model.is_set_back or model.state is State.STUCK:
+    may_be_tried = model.state is State.FAILED and model.crashes.retry_at <= now
+    if model.state is State.STUCK or (model.is_set_back and not may_be_tried):
         return plan(model.last_error or "its engine is stuck", None)
     outlook = Outlook(ledger)
     outlaws = [
@@ -122,10 +123,13 @@ def _is_kept_out(ledger: Ledger, model: Model, outlaws: list[Model]) -> bool:
     if any(outlaw.spec.pinned for outlaw in outlaws):
         return True
     free = ledger.memory.free()
+    limit = ledger.settings.max_loaded
+    places = limit - len(ledger.running) if limit else 1
     for other in ledger.running.values():
         if not other.spec.pinned or other.name in ledger.going:
             add(free, other.reserved)
-    return lacks(free, model.memory)
+            places += 1
+    return places <= 0 or lacks(free, model.memory)
 
 
 def _describe(model: Model, usage: Usage, now: float, outlaws: list[Model]) -> Victim:

@@ -3,26 +3,34 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from llama_router.core.model import Request
+
+OVERTAKEN_AT_MOST_COUNT: Final = 8
+"""So many of the highest rank are served in a row while others wait; then one of the others is. A
+batch gets on beside people who never stop asking, and costs them little.
+"""
 
 
 class Queue:
     """First come, first served within a rank and a key; leaving is O(1).
 
-    The higher rank goes first. Within one, the keys take turns of one request each (deficit
-    round-robin, every request costing the same), so that a key with many waiters delays the others
-    by one request and not by all of its own. Requests that were bounced go before all others.
+    The higher rank goes first, but not for ever. Within one, the keys take turns of one request
+    each (deficit round-robin, every request costing the same), so that a key with many waiters
+    delays the others by one request and not by all of its own. Requests that were bounced go before
+    all others.
     """
 
-    __slots__ = ("_bounced", "_items", "_lanes", "arrived_sum_s")
+    __slots__ = ("_bounced", "_items", "_lanes", "_overtaken_count", "arrived_sum_s")
 
     def __init__(self) -> None:
         self._items: OrderedDict[int, Request] = OrderedDict()
         self._bounced = 0
         self._lanes: dict[int, OrderedDict[str, OrderedDict[int, Request]]] = {}
+        # How many of the highest rank were served since one of another was, or waited.
+        self._overtaken_count = 0
         self.arrived_sum_s = 0.0
         """The times of arrival of all who wait, added up."""
 
@@ -45,20 +53,18 @@ class Queue:
     def upcoming(self) -> Iterator["Request"]:
         """Yield all who wait in the order in which they would be served."""
         yield from takewhile(lambda request: request.bounced, self._items.values())
-        for rank in sorted(self._lanes, reverse=True):
-            # Not a list: who asks for the first few is not to pay for all keys.
-            lanes: Iterable[Iterator[Request]]
-            lanes = (iter(requests.values()) for requests in self._lanes[rank].values())
-            is_over = False
-            while not is_over:
-                unfinished: list[Iterator[Request]] = []
-                for lane in lanes:
-                    request = next((each for each in lane if not each.bounced), None)
-                    if request is not None:
-                        yield request
-                        unfinished.append(lane)
-                lanes = unfinished
-                is_over = not unfinished
+        turns = {rank: _by_turns(lanes) for rank, lanes in self._lanes.items()}
+        heads: dict[int, Request] = {}
+        for rank, requests in turns.items():
+            if (request := next(requests, None)) is not None:
+                heads[rank] = request
+        count = self._overtaken_count
+        while heads:
+            rank = _next_rank(heads, count)
+            count = count + 1 if rank == max(heads) and len(heads) > 1 else 0
+            yield heads.pop(rank)
+            if (request := next(turns[rank], None)) is not None:
+                heads[rank] = request
 
     @property
     def rank(self) -> int:
@@ -97,6 +103,7 @@ class Queue:
         taken: list[Request] = []
         while len(taken) < limit:
             request = self._next()
+            self._count_overtaking(request)
             self._take_out(request)
             taken.append(request)
             lane = self._lanes.get(request.rank)
@@ -111,8 +118,15 @@ class Queue:
     def _next(self) -> "Request":
         if self._bounced:
             return self.head
-        keys = self._lanes[max(self._lanes)]
-        return next(iter(next(iter(keys.values())).values()))
+        if len(self._lanes) == 1 or self._overtaken_count < OVERTAKEN_AT_MOST_COUNT:
+            return _first(self._lanes[max(self._lanes)])
+        heads = {rank: _first(lanes) for rank, lanes in self._lanes.items()}
+        return heads[_next_rank(heads, self._overtaken_count)]
+
+    def _count_overtaking(self, request: "Request") -> None:
+        if not request.bounced:
+            is_overtaking = len(self._lanes) > 1 and request.rank == max(self._lanes)
+            self._overtaken_count = self._overtaken_count + 1 if is_overtaking else 0
 
     def _enter_lane(self, request: "Request") -> None:
         self.arrived_sum_s += request.arrived_at
@@ -131,3 +145,32 @@ class Queue:
             del keys[request.key]
             if not keys:
                 del self._lanes[request.rank]
+
+
+def _first(lanes: "OrderedDict[str, OrderedDict[int, Request]]") -> "Request":
+    """Return whose turn it is within a rank."""
+    return next(iter(next(iter(lanes.values())).values()))
+
+
+def _next_rank(heads: "dict[int, Request]", overtaken_count: int) -> int:
+    """Return the rank that is next, of those who are next within theirs."""
+    highest = max(heads)
+    if overtaken_count < OVERTAKEN_AT_MOST_COUNT or len(heads) == 1:
+        return highest
+    return min((rank for rank in heads if rank != highest), key=lambda each: heads[each].arrived_at)
+
+
+def _by_turns(lanes: "OrderedDict[str, OrderedDict[int, Request]]") -> Iterator["Request"]:
+    """Yield those of a rank who were not bounced, the keys in turn."""
+    # Not a list: who asks for the first few is not to pay for all keys.
+    unfinished: Iterable[Iterator[Request]] = (
+        iter(requests.values()) for requests in lanes.values()
+    )
+    while unfinished:
+        left: list[Iterator[Request]] = []
+        for lane in unfinished:
+            request = next((each for each in lane if not each.bounced), None)
+            if request is not None:
+                yield request
+                left.append(lane)
+        unfinished = left

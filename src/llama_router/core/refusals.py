@@ -4,6 +4,7 @@ from typing import Final
 
 from llama_router.core import reasons
 from llama_router.core.commands import RejectKind
+from llama_router.core.crashes import TRIAL_AFTER_S
 from llama_router.core.ledger import Ledger
 from llama_router.core.lifecycle import MIN_RETRY_AFTER_S, Lifecycle
 from llama_router.core.model import Model, Request, RequestKind
@@ -59,12 +60,16 @@ class Refusals:
     def for_want_of_room(self, request: Request) -> bool:
         """Refuse a newcomer whose model fits into no memory or whose queue is full.
 
+        One that is too large only because it ran out of memory, long ago, is tried as it is.
         Returns whether it has.
         """
         model, ledger = request.model, self._ledger
         if not model.has_process and ledger.memory.never_fits(model.memory):
-            ledger.refuse(request, RejectKind.DOES_NOT_FIT, reasons.does_not_fit(model))
-            return True
+            if ledger.now >= model.ran_out_at + TRIAL_AFTER_S:
+                self._engines.forget_out_of_memory(model)
+            if ledger.memory.never_fits(model.memory):
+                ledger.refuse(request, RejectKind.DOES_NOT_FIT, reasons.does_not_fit(model))
+                return True
         if len(model.waiting) >= ledger.max_waiting(model):
             hint_s = expected_wait_s(ledger, model)
             ledger.refuse(request, RejectKind.QUEUE_FULL, reasons.queue_full(model), hint_s)

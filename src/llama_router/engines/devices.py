@@ -20,6 +20,8 @@ _GIB_BYTES = 2**30
 # (``--fit-target``), and a part of the RAM, on which the whole system lives.
 _GPU_RESERVE_BYTES = _GIB_BYTES
 _RAM_RESERVE_SHARE = 0.1
+# A system whose programs fill the RAM swaps out what is idle; this much it always finds.
+_LEAST_RAM_BYTES = 256 * _MIB_BYTES
 
 # Loading the libraries of a graphics card can take some seconds.
 LIST_TIMEOUT_S = 20.0
@@ -110,8 +112,8 @@ def budgets(
 
     That is what is available, and what the router's engines hold of it already (``held_bytes``),
     less a reserve: ``reserve_bytes`` of each device, or by default 1 GiB of a graphics card and a
-    tenth of the RAM. An override is taken as it is and may name a device that was not found; 0
-    takes a device away.
+    tenth of the RAM, of which there is always a little. An override is taken as it is and may name
+    a device that was not found; 0 takes a device away.
     """
     overrides = {name.lower(): size_bytes for name, size_bytes in (overrides or {}).items()}
     found = []
@@ -121,7 +123,8 @@ def budgets(
         reserve = _default_reserve(device) if reserve_bytes is None else reserve_bytes
         held = (held_bytes or {}).get(device.name, 0)
         free = min(device.available_bytes + held, device.total_bytes)
-        found.append(Budget(device.name, max(free - reserve, 0), "found"))
+        least = min(_LEAST_RAM_BYTES, device.total_bytes) if device.name == CPU else 0
+        found.append(Budget(device.name, max(free - reserve, least), "found"))
     given = [Budget(name, size_bytes, "configured") for name, size_bytes in overrides.items()]
     return tuple(sorted(found + given, key=lambda budget: (budget.device != CPU, budget.device)))
 

@@ -63,14 +63,23 @@ def held_by(nvml: Any, pids: frozenset[int], visible: str | None) -> dict[str, i
     """Sum what an initialised NVML says of these processes, by card."""
     held: dict[str, int] = {}
     for number, handle in enumerate(_handles(nvml, visible)):
-        try:
-            processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        except nvml.NVMLError:
-            continue
-        # None: the driver does not tell (Windows' display driver model).
-        used = [process.usedGpuMemory or 0 for process in processes if process.pid in pids]
+        # Engines that compute by Vulkan are on the list for graphics; some are on both.
+        used: dict[int, int] = {}
+        for ask in (
+            nvml.nvmlDeviceGetComputeRunningProcesses,
+            nvml.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            try:
+                processes = ask(handle)
+            except nvml.NVMLError:
+                continue
+            for process in processes:
+                if process.pid in pids:
+                    # None: the driver does not tell (Windows' display driver model).
+                    size_bytes = process.usedGpuMemory or 0
+                    used[process.pid] = max(size_bytes, used.get(process.pid, 0))
         if used:
-            held[f"cuda{number}"] = sum(used)
+            held[f"cuda{number}"] = sum(used.values())
     return held
 
 

@@ -23,8 +23,9 @@ _OUT_OF_MEMORY = re.compile(
     r"|insufficient memory|\bmemoryerror\b",
     re.IGNORECASE,
 )
-# Memory that cannot be locked is used all the same: llama_mlock of llama.cpp only warns.
-_HARMLESS = re.compile(r"\bmlock\b", re.IGNORECASE)
+# Memory that cannot be locked or pinned is used all the same: llama_mlock of llama.cpp and
+# ggml_cuda_host_malloc only warn.
+_HARMLESS = re.compile(r"\bmlock\b|\bpinned memory\b", re.IGNORECASE)
 
 # llama-server ("couldn't bind HTTP server socket"), errno texts of Linux, macOS and Windows.
 _ADDRESS_IN_USE = re.compile(
@@ -48,12 +49,14 @@ def classify(
     is_killed: bool,
     is_starting: bool,
     is_address_foreign: bool,
+    was_oom_kill: bool | None = None,
 ) -> tuple[str, ExitCause]:
     """Return the reason for people and the cause.
 
     ``tail``: the last lines of output. ``is_asked``: we had asked it to end. ``is_killed``: we had
     sent SIGKILL. ``is_starting``: it had not been ready. ``is_address_foreign``: somebody else
-    listens on its port now.
+    listens on its port now. ``was_oom_kill``: whether the kernel has killed anybody for want of
+    memory while it ran; None where that is not known.
     """
     reason = _status_text(returncode)
     if is_asked or is_killed:
@@ -62,8 +65,8 @@ def classify(
     if returncode != 0 and (words := last_words(lines)):
         reason = f"{reason}: {words}"
     text = "\n".join(lines)
-    if returncode in (-_SIGKILL, _SIGNAL_STATUS_BASE + _SIGKILL):
-        # Nobody else is known to do so; the kernel does it without a word to the process.
+    if returncode in (-_SIGKILL, _SIGNAL_STATUS_BASE + _SIGKILL) and was_oom_kill is not False:
+        # The kernel does it without a word to the process.
         return f"probably ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY
     if returncode != 0 and any(map(_tells_of_no_memory, lines)):
         return f"ran out of memory ({reason})", ExitCause.OUT_OF_MEMORY

@@ -19,6 +19,7 @@ from llama_router.engines.host import EngineHost, HostListener, PortOwner, Strea
 from llama_router.engines.launch import LaunchSpec, OwnerCheck, Readiness
 from llama_router.engines.lines import LineBuffer, log_text
 from llama_router.engines.logs import LogStore
+from llama_router.engines.oom_kills import oom_kill_count
 
 # Lines handled in one callback of the loop: a flood must not hold it for more than 2 ms. Bytes are
 # limited too (MAX_BYTES_PER_TAKE).
@@ -78,10 +79,16 @@ class _Engine:
         self.is_killed = False
         self.is_ending = False
         self.is_reaped = False
+        self.oom_kills_before = oom_kill_count()
         self.probe_task: asyncio.Task[None] | None = None
         # The question who owns the port.
         self.owner_task: asyncio.Task[None] | None = None
         self.stdin_timer: asyncio.TimerHandle | None = None
+
+    def was_oom_kill(self) -> bool | None:
+        """Return whether the kernel has killed anybody for want of memory meanwhile, if known."""
+        before, now = self.oom_kills_before, oom_kill_count()
+        return None if before is None or now is None else now > before
 
 
 class Supervisor:
@@ -286,6 +293,7 @@ class Supervisor:
             is_killed=engine.is_killed,
             is_starting=not engine.is_ready,
             is_address_foreign=is_address_foreign,
+            was_oom_kill=engine.was_oom_kill(),
         )
         engine.is_ending = False
         self._listener.exited(engine.spec.model, engine.spec.generation, reason, cause)

@@ -80,6 +80,7 @@ class EngineConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_answer",
         "_drained",
+        "_final",
         "_held",
         "_held_back",
         "_interim_count",
@@ -118,8 +119,10 @@ class EngineConnection(asyncio.BufferedProtocol):
         self._interim_count = 0
         self._method = b""
         self._last = b""
-        # The last pieces of the answer's body, as they were read.
+        # The last pieces of the answer's body, as they were read; and the one that ended it, if the
+        # body's length was known: most answers are one piece.
         self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECE_COUNT)
+        self._final = b""
         self._drained: asyncio.Event | None = None
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set when connected
         self.relay: Callable[[bytes], object] = _drop
@@ -205,7 +208,7 @@ class EngineConnection(asyncio.BufferedProtocol):
 
     def tail(self) -> bytes:
         """Return the last bytes of the answer as they came; to be asked from within ``on_end``."""
-        return b"".join(self._tail)[-TAIL_MAX_BYTES:]
+        return b"".join((*self._tail, self._final))[-TAIL_MAX_BYTES:]
 
     # --- asyncio.BufferedProtocol
 
@@ -402,13 +405,14 @@ class EngineConnection(asyncio.BufferedProtocol):
     def _on_counted(self, data: bytes, first: bytes) -> None:
         left = self._left
         size = len(data)
-        # Without their ends cut off, long pieces would be held for as long as the answer lasts.
-        self._tail.append(data if size <= TAIL_MAX_BYTES else data[-TAIL_MAX_BYTES:])
         if size < left:
             self._left = left - size
+            # As a whole, long pieces would be held for as long as the answer lasts.
+            self._tail.append(data if size <= TAIL_MAX_BYTES else data[-TAIL_MAX_BYTES:])
             self.relay(first + data)
             return
         self._left = 0
+        self._final = data
         if size > left:
             data = data[:left]
         if first or data:
@@ -428,7 +432,9 @@ class EngineConnection(asyncio.BufferedProtocol):
             self.transport.abort()
         if receiver is not None:
             receiver.on_end()
-        self._tail.clear()
+        self._final = b""
+        if self._tail:
+            self._tail.clear()
 
     def _fail(self, reason: str) -> None:
         receiver, self._receiver = self._receiver, None

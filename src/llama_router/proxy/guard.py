@@ -106,16 +106,16 @@ class Guard:
             for digest, owner in self._callers.items():
                 if hmac.compare_digest(presented, digest):
                     caller = owner
-        wanted = head.get(b"x-router-class")
-        if wanted is None:
-            return caller
-        if wanted.lower() not in (b"batch", b"interactive"):
+        wanted = {value.lower() for name, value in head.headers if name == b"x-router-class"}
+        if not wanted <= {b"batch", b"interactive"}:
             raise BadRequestError(
                 "X-Router-Class must be 'batch' or 'interactive'", param="x-router-class"
             )
-        # A key that is for batches cannot talk itself into the other class.
-        is_batch = caller.is_batch or wanted.lower() == b"batch"
-        return msgspec.structs.replace(caller, is_batch=is_batch)
+        # A key that is for batches cannot talk itself into the other class, nor can a client whose
+        # gateway has put it into this one.
+        if b"batch" not in wanted:
+            return caller
+        return msgspec.structs.replace(caller, is_batch=True)
 
     def is_own_key(self, head: RequestHead) -> bool:
         """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""

@@ -5,7 +5,7 @@ Everything here reads the disk: not for the event loop.
 
 import logging
 import shutil
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from llama_router.catalog.footprint_arguments import ArgumentsError, parse_argum
 from llama_router.catalog.footprint_placement import Gpu
 from llama_router.catalog.gguf_reader import GgufError
 from llama_router.engines import devices
-from llama_router.engines.devices import CPU
+from llama_router.engines.devices import CPU, Device
 from llama_router.engines.kinds import CommandError, build_launch, kind_of
 from llama_router.engines.launch import LaunchSpec
 from llama_router.engines.measure import measured_key
@@ -44,7 +44,8 @@ class Appraised(Figure, frozen=True, kw_only=True):
     measured; ``floor`` what an engine ran out of memory with, and more. What follows from them is
     ``memory``, see ``with_seen``. ``key``: under which measurements are kept. ``env``: what the
     engine is to have in its environment. ``is_fitted``: its context is made to fit the budget, so
-    another budget makes another figure.
+    another budget makes another figure. ``at_most``: what it can have of each device that it gets
+    to itself; ``mapped_bytes``: what of its RAM the system can take back.
     """
 
     configured: Mapping[str, int] = {}
@@ -55,6 +56,8 @@ class Appraised(Figure, frozen=True, kw_only=True):
     key: FootprintKey | None = None
     env: Mapping[str, str] = {}
     is_fitted: bool = False
+    at_most: Mapping[str, int] = {}
+    mapped_bytes: int = 0
 
 
 def with_seen(
@@ -68,10 +71,15 @@ def with_seen(
     The config's word holds until more is seen. What is seen corrects an estimate, as far as it can
     be seen on that device, without taking a young engine for a small one. Where there is neither,
     it is all that is known, and may be far from all that will be.
+
+    Who needs more than happens to be free gets all of that to himself if the machine has enough: an
+    estimate may be too high, the system makes room in RAM, and weights that are mapped are read
+    again. Only an engine that ran out of memory with it proves that it does not run.
     """
     if figure.configured:
         memory = greater(figure.configured, seen)
-    elif figure.footprint is not None:
+        return msgspec.structs.replace(figure, seen=seen, memory=greater(memory, figure.floor))
+    if figure.footprint is not None:
         memory = figure.footprint.reserve(budgets)
         for device in figure.within & memory.keys():
             memory[device] = min(memory[device], budgets.get(device, 0))
@@ -80,6 +88,13 @@ def with_seen(
             memory.update({name: size for name, size in measured.items() if name in measurable})
     else:
         memory = {device: int(size * _UNKNOWN_GROWTH) for device, size in seen.items()}
+        for device in memory.keys() & budgets.keys():
+            # Room to grow is no reason to refuse what has run.
+            memory[device] = max(seen[device], min(memory[device], budgets[device]))
+    for device, size_bytes in memory.items():
+        fixed_bytes = size_bytes - (figure.mapped_bytes if device == CPU else 0)
+        if 0 < budgets.get(device, 0) < size_bytes and fixed_bytes <= figure.at_most.get(device, 0):
+            memory[device] = budgets[device]
     return msgspec.structs.replace(figure, seen=seen, memory=greater(memory, figure.floor))
 
 
@@ -130,6 +145,7 @@ class Appraiser:
             configured=configured,
             load_s=known.load_time_s if known else 0.0,
             key=key,
+            at_most=self._machine.at_most,
         )
         seen = known.memory_bytes if known else {}
         return with_seen(figure, seen, budgets, self._machine.measurable)
@@ -146,8 +162,12 @@ class Appraiser:
     def _estimated(
         self, model: RosterModel, launch: LaunchSpec, budgets: Mapping[str, int]
     ) -> Appraised:
+        is_embedded = kind_of(launch.argv).name == "embedded"
+        env = launch.env
+        if is_embedded:
+            env = {name: env[name] for name in fitting.VARIABLES if name in env}
         try:
-            arguments = parse_arguments(launch.argv[1:], launch.env)
+            arguments = parse_arguments(launch.argv[1:], env)
             slots = max(arguments.slots, 0)
         except ArgumentsError as error:
             _log.warning("%s: its engine will not start: %s", model.found.id, error)
@@ -160,22 +180,25 @@ class Appraiser:
             _log.warning("%s: what it needs cannot be told: %s", model.found.id, error)
             return Appraised(slots=slots)
         gpus = self._gpus_of(launch.argv[0])
-        kind = kind_of(launch.argv)
         ram_bytes = self._machine.total_bytes.get(CPU, 0)
         machine = footprint.Machine(ram_bytes=ram_bytes, gpus=gpus)
-        may_tell = kind.name == "llama-server" and not fitting.is_said(launch.argv, launch.env)
+        for_models = min(ram_bytes, self._machine.configured.get(CPU, ram_bytes))
+        arguments, limits = fitting.limit_prompts(arguments, for_models)
+        # Whether the embedded engine's build can use graphics cards cannot be told.
+        is_unsure = is_embedded and bool(gpus)
+        may_tell = not is_unsure and not fitting.is_said(launch.argv, env)
         fitted = fitting.fit(files, arguments, machine, budgets, may_tell=may_tell)
         found = fitted.footprint
-        if gpus and kind.name == "embedded":
-            # Whether its build can use them cannot be told.
+        if is_unsure:
             alone = footprint.estimate(files, arguments, footprint.Machine(ram_bytes=ram_bytes))
             found = msgspec.structs.replace(found, needs=_greater_needs(found, alone))
         return Appraised(
             footprint=found,
             within=fitted.within,
             slots=slots,
-            env=fitted.env,
+            env={**limits, **fitted.env},
             is_fitted=fitted.follows,
+            mapped_bytes=found.mapped_bytes if arguments.is_mapped else 0,
         )
 
     def _gpus_of(self, program: str) -> tuple[Gpu, ...]:
@@ -187,13 +210,19 @@ class Appraiser:
             listed = None
             if Path(program).stem == "llama-server":
                 listed = devices.list_devices(Path(program), _LIST_TIMEOUT_S)
-            seen = {device.name for device in listed} if listed is not None else None
             self._gpus[program] = tuple(
-                Gpu(card.name, card.available_bytes)
-                for card in cards
-                if seen is None or card.name in seen
+                Gpu(card.name, card.available_bytes) for card in _seen(cards, listed)
             )
         return self._gpus[program]
+
+
+def _seen(cards: Sequence[Device], listed: Sequence[Device] | None) -> Sequence[Device]:
+    """Return which of the cards a program lists; all when it does not say."""
+    if listed is None:
+        return cards
+    names = {device.name for device in listed}
+    # A build for Vulkan has other names for the same cards, in the same order as a rule.
+    return [card for card in cards if card.name in names] or cards[: len(listed)]
 
 
 def greater(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

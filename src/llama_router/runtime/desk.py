@@ -77,7 +77,7 @@ class Desk:
         self.shut_down = asyncio.Event()
         # Takes the requests that have ended, if there is a history.
         self.record: Callable[[RequestRecord], None] | None = None
-        self._record_rate = RecordRate()
+        self._record_rate = RecordRate(asyncio.get_running_loop().call_later)
         self._pulse = Pulse(self._readings)
         # What happens to the models, for whoever wants to watch.
         self.feed = self._pulse.feed
@@ -125,6 +125,7 @@ class Desk:
         """Take no event any more and forget the timers: engines are ended without the core."""
         self._is_closed = True
         self._pulse.close()
+        self._record_rate.close()
         self._events.clear()
         self._commands.clear()
         for handle in self._timers.values():
@@ -143,14 +144,34 @@ class Desk:
         """
         if self._is_closed:
             return
-        self._events.append(event)
-        if not self._is_busy:
-            self._is_busy = True
+        if self._is_busy:
+            self._events.append(event)
+            return
+        self._is_busy = True
+        try:
+            commands = self.core.handle(event, self._loop.time())
+            if len(commands) == 1:
+                # By far the most frequent: a request for a model that is ready.
+                self._do(commands[0])
+            else:
+                self._commands.extend(commands)
+        except BaseException:
+            self._is_busy = False
+            raise
+        if self._commands or self._events:
             self._work()
+        else:
+            self._is_busy = False
+
+    def _do(self, command: Command) -> None:
+        try:
+            self._deeds[type(command)](command)
+        except Exception:  # noqa: BLE001  # a mistake of ours must cost one deed only
+            _log.exception("fault while doing %s", command)
 
     def _work(self) -> None:
         """Do a bounded portion of what is to be done, in order, and come back for the rest."""
-        events, commands, deeds = self._events, self._commands, self._deeds
+        events, commands = self._events, self._commands
         left = MAX_DEEDS_PER_CALLBACK
         try:
             while commands or events:
@@ -158,11 +179,7 @@ class Desk:
                     commands.extend(self.core.handle(events.popleft(), self._loop.time()))
                 while commands and left:
                     left -= 1
-                    command = commands.popleft()
-                    try:
-                        deeds[type(command)](command)
-                    except Exception:  # noqa: BLE001  # a mistake of ours must cost one deed only
-                        _log.exception("fault while doing %s", command)
+                    self._do(commands.popleft())
                 if commands:
                     self._loop.call_soon(self._work)
                     return
@@ -240,6 +257,10 @@ class Desk:
         """See Gate."""
         self._last_request_id = request_id = self._last_request_id + 1
         self._waiters[request_id] = waiter
+        if caller is ANYBODY and keep_alive_s is None and takes_slot:
+            # The same, in half the time.
+            self.post(RequestArrived(request_id, model, may_load, wants_notices))
+            return request_id if request_id in self._waiters else None
         self.post(
             RequestArrived(
                 request_id,
@@ -281,7 +302,7 @@ class Desk:
 
     def wants_record(self) -> bool:
         """See Gate."""
-        return self.record is not None and self._record_rate.admits(self._loop.time())
+        return self.record is not None and self._record_rate.admits()
 
     def remember(self, ended: Ended) -> None:
         """See Gate."""

@@ -1,8 +1,11 @@
-"""How llama-server fits a model to the memory it finds (``--fit``), and to how much it is told to.
+"""How llama-server is kept within the memory that models may take.
+
+By itself it fits a model to the memory it finds (``--fit``), and keeps prompts in RAM.
 
 It fills graphics cards with layers, and its context where none is asked for, until a margin is left
 free (``--fit-target``, 1 GiB by default); without a card it takes all RAM of the machine for that.
-Where that is more than the budget, the margin is made larger.
+Where that is more than the budget, the margin is made larger. Of prompts it keeps up to 8 GiB
+(``--cache-ram``) on the smallest machine, too; there it is told to keep less.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +19,8 @@ from llama_router.catalog.footprint_placement import Gpu
 from llama_router.engines.devices import CPU
 
 VARIABLE = "LLAMA_ARG_FIT_TARGET"
+PROMPTS_VARIABLE = "LLAMA_ARG_CACHE_RAM"
+VARIABLES = (VARIABLE, PROMPTS_VARIABLE)
 _OPTIONS = frozenset({"-fitt", "--fit-target"})
 _MIB_BYTES = 2**20
 # Margins come in steps, so that what was measured under one is found again at the next start though
@@ -24,6 +29,8 @@ _STEP_MIB = 256
 _TRIES = 4
 # What is left of the budget to what the estimate may miss, and to a budget that shrinks a little.
 _RAM_SHARE = 0.9
+# Of all RAM for models, to the prompts that one engine keeps.
+_PROMPTS_SHARE = 1 / 8
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +49,21 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 def is_said(argv: Sequence[str], env: Mapping[str, str]) -> bool:
     """Return whether the user has chosen the margin himself."""
     return VARIABLE in env or not _OPTIONS.isdisjoint(argv)
+
+
+def limit_prompts(
+    arguments: LaunchArguments, ram_bytes: int
+) -> tuple[LaunchArguments, dict[str, str]]:
+    """Have an engine keep no more of prompts than befits the RAM, unless the user has said it.
+
+    Returns its arguments with the limit, and what it is to have in its environment.
+    """
+    limit_mib = int(ram_bytes * _PROMPTS_SHARE) // _MIB_BYTES
+    is_said = arguments.cache_ram_mib is not None
+    if is_said or not 0 < limit_mib < arguments.usual_cache_ram_mib:
+        return arguments, {}
+    limited = msgspec.structs.replace(arguments, usual_cache_ram_mib=limit_mib)
+    return limited, {PROMPTS_VARIABLE: str(limit_mib)}
 
 
 def fit(
@@ -63,13 +85,11 @@ def fit(
     goal = int(budgets[CPU] * _RAM_SHARE)
     if _ram(found) <= goal:
         return Fitted(footprint=found, follows=True)
-    return _fit_ram(files, arguments, machine, goal) or Fitted(footprint=found, follows=True)
+    return _fit_ram(files, arguments, machine, goal)
 
 
-def _fit_ram(
-    files: Model, arguments: LaunchArguments, machine: Machine, goal: int
-) -> Fitted | None:
-    """Leave so much RAM that the rest is the goal; None when not even the least context fits."""
+def _fit_ram(files: Model, arguments: LaunchArguments, machine: Machine, goal: int) -> Fitted:
+    """Leave so much RAM that the rest is the goal; the least context when nothing is enough."""
     target_mib = arguments.fit_target_mib
     found = footprint.estimate(files, arguments, machine)
     for _ in range(_TRIES):
@@ -82,7 +102,9 @@ def _fit_ram(
         less = msgspec.structs.replace(arguments, fit_target_mib=target_mib)
         found = footprint.estimate(files, less, machine)
     if _ram(found) > goal:
-        return None
+        target_mib = machine.ram_bytes // _MIB_BYTES
+        less = msgspec.structs.replace(arguments, fit_target_mib=target_mib)
+        found = footprint.estimate(files, less, machine)
     return Fitted(footprint=found, env={VARIABLE: str(target_mib)}, follows=True)
 
 

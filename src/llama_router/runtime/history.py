@@ -1,5 +1,8 @@
 """The history of requests: how many of them are remembered, and in what form."""
 
+import asyncio
+from collections.abc import Callable
+
 from llama_router.proxy.gate import Ended
 from llama_router.store.records import RequestRecord
 
@@ -8,24 +11,40 @@ MAX_RECORDS_PER_S = 500
 
 
 class RecordRate:
-    """Lets so many requests of each second be remembered, and counts the others."""
+    """Lets so many requests of each second be remembered, and counts the others.
 
-    def __init__(self, limit_per_s: int = MAX_RECORDS_PER_S) -> None:
+    ``call_later`` is an event loop's: a clock would be asked at each request.
+    """
+
+    def __init__(
+        self,
+        call_later: Callable[[float, Callable[[], object]], asyncio.TimerHandle],
+        limit_per_s: int = MAX_RECORDS_PER_S,
+    ) -> None:
         self.left_out_count = 0
+        self._call_later = call_later
         self._limit_per_s = limit_per_s
-        self._left = 0
-        self._ends_s = float("-inf")
+        self._left = limit_per_s
+        self._refilling: asyncio.TimerHandle | None = None
 
-    def admits(self, now_s: float) -> bool:
-        """Tell whether a request that ends ``now_s`` (monotonic) is to be remembered."""
-        if now_s >= self._ends_s:
-            self._ends_s = now_s + 1.0
-            self._left = self._limit_per_s
+    def admits(self) -> bool:
+        """Tell whether a request that ends now is to be remembered."""
         if self._left:
             self._left -= 1
+            if self._refilling is None:
+                self._refilling = self._call_later(1.0, self._refill)
             return True
         self.left_out_count += 1
         return False
+
+    def close(self) -> None:
+        """Admit no more than is left of this second."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+
+    def _refill(self) -> None:
+        self._left = self._limit_per_s
+        self._refilling = None
 
 
 def record_of(ended: Ended, now_s: float) -> RequestRecord:

@@ -27,16 +27,24 @@ _LEAST_CHANGE_BYTES = 256 * _MIB_BYTES
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What was found at the start.
 
-    ``measurable``: the devices of which can be told what each process holds.
+    ``measurable``: the devices of which can be told what each process holds. ``configured``: what
+    the config says may be taken of a device, in bytes by name.
     """
 
     devices: tuple[Device, ...] = ()
     measurable: frozenset[str] = frozenset()
+    configured: Mapping[str, int] = {}
 
     @property
     def cards(self) -> tuple[Device, ...]:
         """All but RAM."""
         return tuple(device for device in self.devices if device.name != CPU)
+
+    @property
+    def at_most(self) -> dict[str, int]:
+        """What one model can have of each device whose budget is only what happens to be free."""
+        total = self.total_bytes
+        return {name: total[name] for name in total if name not in self.configured}
 
     @property
     def total_bytes(self) -> dict[str, int]:
@@ -63,7 +71,9 @@ def look_around(
         for name, size_bytes in (configured or {}).items()
         if name != CPU and size_bytes and name not in names
     )
-    return Machine(devices=found, measurable=frozenset(measurable))
+    return Machine(
+        devices=found, measurable=frozenset(measurable), configured=dict(configured or {})
+    )
 
 
 def budgets_of(

@@ -229,6 +229,15 @@ class Memory:
 
     def _spec(self, model: RosterModel) -> ModelSpec:
         figure = self._figure(model.found.id)
+        known = self._model(model.found.id)
+        if figure.floor and known is not None and known.ran_out:
+            # The core keeps what it has raised, until somebody orders a load.
+            figure = with_seen(
+                msgspec.structs.replace(figure, floor={}),
+                figure.seen,
+                self.budgets,
+                self._machine.measurable,
+            )
         return self._roster.spec(model, figure, is_memory_aware=self.is_aware)
 
     def _tell_late(self) -> None:
@@ -247,14 +256,17 @@ class Memory:
             return
         self._post(ModelsChanged(tuple(self._specs.values())))
         for model in told:
-            memory = self._specs[model.name].memory
-            if model.has_process and memory:
+            if model.has_process and self._specs[model.name].memory:
+                memory = device_bytes(self._figure(model.name).memory)
                 self._post(FootprintMeasured(model.name, memory))
             else:
                 self._tell_measured(model.name, self._figure(model.name))
 
     def _tell_measured(self, name: str, figure: Appraised) -> None:
         """Let the core know of a figure that it has already that an earlier run has measured it."""
+        known = self._model(name)
+        if known is not None and known.ran_out:
+            return
         if figure.seen and name in self._specs and self._specs[name].memory:
             self._post(FootprintMeasured(name, self._specs[name].memory))
 
@@ -371,7 +383,11 @@ class Memory:
         self._stale = {
             name for name in fitted if (model := self._model(name)) and model.has_process
         }
-        for name, figure in list(self._figures.items()):
+        for number, name in enumerate(list(self._figures)):
+            if number % _PORTION_COUNT == 0:
+                # Hundreds at a time would hold up the requests.
+                await asyncio.sleep(0)
+            figure = self._figure(name)
             again = with_seen(figure, figure.seen, budgets, self._machine.measurable)
             if is_telling(figure.memory, again.memory):
                 self._figures[name] = again

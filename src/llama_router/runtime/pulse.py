@@ -35,6 +35,7 @@ class Pulse:
         self._read = read
         self._loop = asyncio.get_running_loop()
         self._last: dict[str, Reading] = {}
+        self._has_newcomer = False
         self._handle: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -50,7 +51,7 @@ class Pulse:
         self._loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
-        self._last = {}
+        self._has_newcomer = True
         if self._handle is None:
             self._beat()
 
@@ -62,13 +63,15 @@ class Pulse:
         self._handle = self._loop.call_later(PULSE_S, self._beat)
 
     def look(self) -> None:
-        """Publish what has changed since the last look."""
+        """Publish what has changed since the last look, or to a newcomer all that is not quiet."""
         readings, last = dict(self._read()), self._last
         self._last = readings
+        tells_all, self._has_newcomer = self._has_newcomer, False
         now_s = time.time()
         for model in dict.fromkeys((*last, *readings)):
             new, old = readings.get(model, _QUIET), last.get(model, _QUIET)
-            if (new.waiting, new.in_flight) != (old.waiting, old.in_flight):
-                self.feed.publish(QueueChanged(now_s, model, new.waiting, new.in_flight))
-            if new.fraction is not None and new.fraction != old.fraction:
+            queue = (new.waiting, new.in_flight)
+            if queue != (old.waiting, old.in_flight) or (tells_all and queue != (0, 0)):
+                self.feed.publish(QueueChanged(now_s, model, *queue))
+            if new.fraction is not None and (tells_all or new.fraction != old.fraction):
                 self.feed.publish(LoadProgress(now_s, model, new.fraction))

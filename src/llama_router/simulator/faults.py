@@ -52,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     arrival_rate: float
     step_s: float
     uses_arrival_order: bool
+    is_strict: bool
 
 
 def chance(rng: random.Random, share: float) -> bool:
@@ -76,7 +77,8 @@ def draw_plan(rng: random.Random) -> Plan:
         rates=rates,
         arrival_rate=rng.choice((0.3, 1.0, 3.0)),
         step_s=rng.choice((0.01, 0.1, 1.0)),
-        uses_arrival_order=chance(rng, 0.2),
+        uses_arrival_order=(uses_arrival_order := chance(rng, 0.25)),
+        is_strict=uses_arrival_order and chance(rng, 0.4),
     )
 
 

@@ -45,12 +45,14 @@ Factory = Callable[[Fleet, CoreSettings | None], Scheduler]
 SCHEDULERS: Final[Mapping[str, Factory]] = MappingProxyType(
     {
         "benefit": partial(_core, BenefitOrder),
-        "arrival": partial(_core, ArrivalOrder),
+        "arrival": partial(_core, partial(ArrivalOrder, is_strict=True)),
+        "turns": partial(_core, ArrivalOrder),
         "strict": partial(_lru, by_count=False, in_order=True),
         "lru-count": partial(_lru, by_count=True),
         "lru-bytes": partial(_lru, by_count=False),
     }
 )
-"""``benefit`` and ``arrival`` are the core's. ``strict`` dispatches in the order of arrival and
-drains before it swaps. ``lru-count`` keeps as many models as fit whichever they are; ``lru-bytes``
+"""``benefit``, ``arrival`` and ``turns`` are the core's; of the latter two, both in the order of
+arrival, ``turns`` serves all who wait for a model when it gets loaded. ``strict`` is ``arrival`` by
+a few lines of its own. ``lru-count`` keeps as many models as fit whichever they are; ``lru-bytes``
 keeps what fits."""

@@ -72,7 +72,8 @@ Step = tuple[float, Event]
 
 def make_core(plan: Plan) -> Core:
     """Return the core of a walk."""
-    policy = ArrivalOrder() if plan.uses_arrival_order else BenefitOrder()
+    arrival = ArrivalOrder(is_strict=plan.is_strict)
+    policy = arrival if plan.uses_arrival_order else BenefitOrder()
     return Core(plan.models, policy, plan.settings)
 
 

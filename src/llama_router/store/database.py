@@ -241,7 +241,7 @@ def _select(connection: sqlite3.Connection, since_s: float, limit: int) -> list[
     rows = connection.execute(
         f"SELECT {_REQUEST_COLUMNS} FROM requests WHERE time_s >= ?"  # noqa: S608 - a constant
         " ORDER BY time_s DESC, id DESC LIMIT ?",
-        (since_s, max(0, limit)),
+        (since_s, min(max(0, limit), _INTEGER_MAX)),
     ).fetchall()
     names = [name.strip() for name in _REQUEST_COLUMNS.split(",")]
     found: list[RequestRecord] = []

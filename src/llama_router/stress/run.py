@@ -88,7 +88,8 @@ async def _warm_up(
                 f"without any fault, {model.name} does not serve: {problem}\n"
                 f"the router said:\n{await router.last_words()}"
             )
-    await _unload_all(clients)
+    if problems := await _unload_all(clients):
+        raise RouterStartError(f"without any fault, {problems[0]}")
     await _until(lambda: _engines(router, mark) == [] and router.sockets() == [])
     report.rss_start_bytes = router.rss_bytes()
     return router.descriptors()
@@ -125,12 +126,17 @@ async def _converge(clients: Clients, router: RouterProcess, tally: Tally) -> No
                 break
         if problem:
             tally.violate(f"after the faults, {model.name} does not serve: {problem}")
-    await _unload_all(clients)
+    for problem in await _unload_all(clients):
+        tally.violate(f"after the faults, {problem}")
 
 
-async def _unload_all(clients: Clients) -> None:
-    for model in settings.MODELS:
-        await clients.unload(model.name)
+async def _unload_all(clients: Clients) -> list[str]:
+    """Order the end of all models; return which have no answer to that, and why."""
+    return [
+        f"{model.name} does not go: {problem}"
+        for model in settings.MODELS
+        if (problem := await clients.unload(model.name))
+    ]
 
 
 async def _look_at_the_quiet_router(

@@ -51,17 +51,18 @@ def judge(kind: str, model: str, count: int, answer: Answer) -> str:
     match kind:
         case "stream":
             return _judge_stream(words(model, count), answer)
+        case _ if not _is_whole(answer):
+            return f"cut {kind}"
         case "embedding":
-            vector = _whole(answer)["data"][0]["embedding"] if _is_whole(answer) else None
+            vector = _member(answer, "data", 0, "embedding")
             expected = [byte / 255 for byte in hashlib.sha256(model.encode()).digest()]
-            if vector not in (None, expected[:_EMBEDDING_LENGTH]):
+            if vector != expected[:_EMBEDDING_LENGTH]:
                 raise WrongAnswerError(f"the embedding is not {model}'s: {vector}")
         case _:
-            if _is_whole(answer):
-                said = _whole(answer)["choices"][0]["message"]["content"]
-                if said != words(model, count):
-                    raise WrongAnswerError(f"not {model}'s words: {said[:200]!r}")
-    return f"ok {kind}" if _is_whole(answer) else f"cut {kind}"
+            said = _member(answer, "choices", 0, "message", "content")
+            if said != words(model, count):
+                raise WrongAnswerError(f"not {model}'s words: {str(said)[:200]!r}")
+    return f"ok {kind}"
 
 
 def code_of(outcome: str) -> str:
@@ -112,11 +113,18 @@ def _is_whole(answer: Answer) -> bool:
     return answer.end is AnswerEnd.WHOLE
 
 
-def _whole(answer: Answer) -> Any:  # noqa: ANN401 - JSON
+def _member(answer: Answer, *way: str | int) -> Any:  # noqa: ANN401 - JSON
+    """Return what is there in the JSON of a whole answer. Raises WrongAnswerError."""
     try:
-        return json.loads(answer.body)
+        found = json.loads(answer.body)
     except ValueError:
         raise WrongAnswerError(f"a whole answer is no JSON: {answer.body[:200]!r}") from None
+    try:
+        for step in way:
+            found = found[step]
+    except (LookupError, TypeError):
+        raise WrongAnswerError(f"a whole answer makes no sense: {answer.body[:200]!r}") from None
+    return found
 
 
 def _judge_stream(expected: str, answer: Answer) -> str:
@@ -126,7 +134,7 @@ def _judge_stream(expected: str, answer: Answer) -> str:
     if is_done:
         if text != expected:
             raise WrongAnswerError(f"{len(text)} of {len(expected)} characters, and then [DONE]")
-        return "ok stream"
+        return "ok stream" if _is_whole(answer) else "cut stream"
     if error:
         if error not in ERROR_CODES:
             raise WrongAnswerError(f"unexpected error in a stream: {error}")
@@ -142,6 +150,8 @@ def _read_stream(answer: Answer) -> tuple[str, str, bool]:
     for data in _events(answer.body, is_whole=_is_whole(answer)):
         if is_done:
             raise WrongAnswerError(f"an event after [DONE]: {data[:200]!r}")
+        if error:
+            raise WrongAnswerError(f"an event after an error: {data[:200]!r}")
         if data == "[DONE]":
             is_done = True
             continue

@@ -143,7 +143,7 @@ def test_a_look_that_comes_a_rounding_too_early_is_not_repeated_at_the_same_inst
 def test_running_out_of_memory_raises_the_estimate_until_it_cannot_fit() -> None:
     stage = stage_of(spec("a", 7))
     for number in range(1, 7):
-        fire_due(stage, stage.now + 1000.0)
+        fire_due(stage, stage.now + 100.0)
         stage.handle(RequestArrived(number, "a"))
         generation = stage.core.view("a").generation
         cause = ExitCause.OUT_OF_MEMORY
@@ -233,3 +233,65 @@ def test_the_same_walk_whatever_the_hash_seed() -> None:
         for seed in ("0", "1", "7")
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "last", [ModelSpec("last", "", memory=devices(gpu=24)), ModelSpec("last", "other")]
+)
+def test_loads_that_overlap_without_end_do_not_starve_who_has_to_wait_for_all_of_them(
+    last: ModelSpec,
+) -> None:
+    many = [spec(f"m{number}", 8) for number in range(9)]
+    core = Core([*many, last], BenefitOrder(), CoreSettings(budgets=devices(gpu=24)))
+    jobs = [Job(0.37 * number, f"m{number % 9}", SERVICE_S) for number in range(600)]
+    waits_s = (
+        Clockwork(core, dict.fromkeys(core.ledger.models, LOAD_S))
+        .run([Job(5.0, "last", SERVICE_S), *jobs])
+        .waits_s
+    )
+    number_of_last = sum(job.at <= 5.0 for job in jobs) + 1
+    assert len(waits_s) == 601
+    # What had begun to load is loaded and used first, then it drains.
+    assert MAX_WAIT_S <= waits_s[number_of_last] <= MAX_WAIT_S + 3 * LOAD_S + SERVICE_S
+
+
+@pytest.mark.parametrize(("waiters", "closes"), [(0, False), (1, False), (2, True)])
+def test_only_who_has_a_higher_priority_than_the_users_does_not_have_to_be_worth_it(
+    waiters: int, *, closes: bool
+) -> None:
+    stage = stage_of(spec("a", 6), spec("b", 6), min_residency_s=0.0)
+    bring_up(stage, "a", 1)
+    stage.handle(RequestArrived(2, "a", priority=1))
+    stage.handle(RequestArrived(3, "b", priority=waiters))
+    assert ("a" in stage.core.ledger.going) == closes
+
+
+def test_requests_of_equal_priority_cost_no_more_loads_than_those_without() -> None:
+    def loads_at(priority: int) -> int:
+        specs = [ModelSpec(name, name, load_cost_s=LOAD_S) for name in "ab"]
+        core = Core(specs, BenefitOrder(), CoreSettings(max_wait_s=MAX_WAIT_S))
+        jobs = [Job(0.1 * n, "ab"[n % 2], SERVICE_S, priority=priority) for n in range(600)]
+        return len(Clockwork(core, {"a": LOAD_S, "b": LOAD_S}).run(jobs).loads)
+
+    assert loads_at(1) == loads_at(0)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 30.0])
+def test_however_many_wait_for_one_device_another_one_is_used(wait_s: float) -> None:
+    many = [spec(f"m{number}", 10) for number in range(20)]
+    others = [ModelSpec(name, "", memory=devices(ram=6)) for name in ("b", "c")]
+    settings = CoreSettings(budgets=devices(gpu=10, ram=10))
+    stage = Stage([spec("a", 10), *others, *many], BenefitOrder(), settings)
+    stage.handle(RequestArrived(1, "a"))
+    stage.handle(EngineReady("a", 1))
+    if wait_s:  # it has no room when it comes
+        stage.handle(RequestArrived(2, "b"))
+        stage.handle(EngineReady("b", 2))
+    for number, each in enumerate(many, 3):
+        stage.handle(RequestArrived(number, each.name))
+    stage.handle(RequestArrived(99, "c"))
+    if wait_s:
+        fire_due(stage, wait_s)
+        stage.handle(RequestFinished(2))
+        stage.handle(EngineReaped("b", 2))
+    assert stage.core.view("c").state == "loading"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_router.catalog.tiny import write_model
+from llama_router.engines.embedded.serve import flags_of
 from llama_router.engines.kinds.embedded import embedded_command
 from llama_router.engines.kinds.llama_server import PUSH_VARIABLE
 from tests.support.tools import need_embedded
@@ -23,6 +24,13 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         embedded_command(flags), capture_output=True, text=True, timeout=_DEADLINE_S, check=False
     )
+
+
+def test_what_keeps_an_engine_within_its_memory_may_come_from_the_environment() -> None:
+    environment = {"LLAMA_ARG_FIT_TARGET": "4096", "LLAMA_ARG_CTX_SIZE": "1", "PATH": "/bin"}
+    assert flags_of(environment) == ["--fit-target", "4096"]
+    assert flags_of({"LLAMA_ARG_CACHE_RAM": "0"}) == ["--cache-ram", "0"]
+    assert flags_of({"LLAMA_ARG_FIT_TARGET": ""}) == []
 
 
 @pytest.mark.parametrize(

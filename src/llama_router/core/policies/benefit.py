@@ -17,6 +17,9 @@ from llama_router.core.states import State
 CONSIDERED: Final = 8
 """So many of those who wait are weighed at a time: a bound on the work, not on who is served."""
 
+OVERDUE_CONSIDERED: Final = 32
+"""So many when all of the oldest are overdue: they may wait for what the others do not need."""
+
 _ROUNDING_S: Final = 1e-6  # a timer set for the moment when it is worth it must find it so
 
 # How readily a model goes.
@@ -32,7 +35,8 @@ class BenefitOrder:
     (the loads, for each of them), or when its rank is higher; a model never goes early for a lower
     rank. And whatever it costs, they go, after what they are doing, as soon as somebody has waited
     for ``max_wait_s``: so nobody waits longer than that, one drain and one load, or as many drains
-    and loads as there are others who have waited as long for memory that one of them fills.
+    and loads as there are others who have waited as long for memory that one of them fills. What is
+    being loaded for somebody is loaded and used first, but nobody younger gets in the way any more.
 
     Of the models that could go, the set goes that frees enough at the least loss, see ``eviction``.
     """
@@ -63,6 +67,8 @@ class BenefitOrder:
     def _candidates(ledger: Ledger) -> list[Model]:
         """Return who is to be weighed: the overdue by age, then the others by rank and age."""
         oldest = ledger.line.first(CONSIDERED, by_rank=False)
+        if len(oldest) == CONSIDERED and _overdue_at(ledger, oldest[-1]) <= ledger.now:
+            oldest = ledger.line.first(OVERDUE_CONSIDERED, by_rank=False)
         overdue = [model for model in oldest if _overdue_at(ledger, model) <= ledger.now]
         if len(oldest) < CONSIDERED:
             others = sorted(oldest, key=lambda model: -model.rank)  # they are all there are
@@ -70,11 +76,21 @@ class BenefitOrder:
             others = ledger.line.first(CONSIDERED, by_rank=True)
             # The oldest who is not overdue yet must not be forgotten when it gets to be.
             others += oldest[len(overdue) :][:1]
+            # Nor is a newcomer who may need nothing of what they wait for.
+            newest = next(reversed(ledger.waiting.values()))
+            if newest.state is State.UNLOADED and newest.name not in ledger.claims:
+                others.append(newest)
         return list({model.name: model for model in [*overdue, *others]}.values())
 
 
 def _overdue_at(ledger: Ledger, model: Model) -> float:
     return model.waiting.head.arrived_at + ledger.settings.max_wait_s
+
+
+def _rank_in_use(victim: Model) -> int:
+    """Return the highest rank of who uses it or waits for it; who comes next may be interactive."""
+    in_use = max((request.rank for request in victim.in_flight.values()), default=1)
+    return max(victim.rank, 2 * victim.spec.priority + max(in_use, 1))
 
 
 class _Weighing:
@@ -86,6 +102,9 @@ class _Weighing:
         self._excludes = excludes
         self._outlook = Outlook(ledger)
         self._claims = list(ledger.claims.values())
+        self._put_off: dict[tuple[str, tuple[str, ...]], Model] = {}
+        """Who is overdue but has to wait for a load or a claim that came before: by group and
+        devices one stands for all."""
         self._going = dict.fromkeys(ledger.going)
         self._outlaws: dict[str, list[Model]] = {}
         self._pools: list[list[Model]] = []
@@ -96,16 +115,32 @@ class _Weighing:
 
     def weigh(self, model: Model) -> Step | None:
         """Return what to do for ``model`` now, if anything."""
+        overdue_at = _overdue_at(self._ledger, model)
+        is_overdue = overdue_at <= self._ledger.now
+        step = None
+        if not any(self._is_in_the_way(model, elder) for elder in self._put_off.values()):
+            step = self._weigh_fairly(model, overdue_at, is_overdue=is_overdue)
+        if step is None and is_overdue:
+            devices = tuple(part.device for part in model.memory)
+            self._put_off.setdefault((model.spec.group, devices), model)
+        return step
+
+    def _weigh_fairly(self, model: Model, overdue_at: float, *, is_overdue: bool) -> Step | None:
         if any(self._excludes(model, claimant) for claimant in self._claims):
             return None
         outlaws = self._outlaws_of(model)
         if not outlaws and self._outlook.places > 0 and not self._outlook.shortfall(model, []):
             return self._claim(model, (), "there is room")
-        overdue_at = _overdue_at(self._ledger, model)
-        is_overdue = overdue_at <= self._ledger.now
         if not is_overdue:
             self._wake(overdue_at)
         return self._weigh_swap(model, outlaws, is_overdue=is_overdue)
+
+    def _is_in_the_way(self, model: Model, elder: Model) -> bool:
+        """Return whether ``elder`` would have to wait for it that ``model`` was loaded."""
+        if self._ledger.settings.max_loaded or self._excludes(model, elder):
+            return True
+        wanted = {part.device for part in elder.memory if part.device in self._outlook.free}
+        return any(part.device in wanted for part in model.memory)
 
     def _outlaws_of(self, model: Model) -> list[Model]:
         """Return who has to go for the group of ``model``, however much memory there is."""
@@ -225,7 +260,7 @@ class _Weighing:
         if readiness == _IDLE:
             return "nobody uses it" if victims else "there is room"
         rank = model.rank
-        highest = max(max(victim.rank, 2 * victim.spec.priority + 1) for victim in victims)
+        highest = max(_rank_in_use(victim) for victim in victims)
         if rank != highest:
             return "its priority is higher" if rank > highest else ""
         users = sum(len(victim.in_flight) + len(victim.waiting) for victim in victims)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from llama_router.engines.embedded.flags import FlagError, Settings, parse_flags
@@ -22,6 +22,8 @@ from llama_router.engines.embedded.table import TABLE
 _NAME = "llama-router embedded engine"
 
 _PUSH_VARIABLE = "LLAMA_SERVER_ROUTER_PORT"
+# llama-server's, by which the router keeps an engine within its memory; the command wins over them.
+_VARIABLES = {"LLAMA_ARG_CACHE_RAM": "--cache-ram", "LLAMA_ARG_FIT_TARGET": "--fit-target"}
 _EXIT_LINE = b"cmd_router_to_child:exit"
 
 # A router sends nothing but the exit line, so a longer line is not a command.
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     2 for a flag that cannot be taken.
     """
     try:
-        settings = parse_flags(arguments, TABLE)
+        settings = parse_flags([*flags_of(os.environ), *arguments], TABLE)
         _check(settings)
     except FlagError as error:
         _fail(str(error), _EXIT_USAGE)
@@ -53,6 +55,16 @@ def main(arguments: Sequence[str]) -> NoReturn:
     threading.Event().wait()
     del server  # it had to live until here
     _exit(_EXIT_OK)
+
+
+def flags_of(environment: Mapping[str, str]) -> list[str]:
+    """Return what the environment says as flags."""
+    return [
+        part
+        for variable, flag in _VARIABLES.items()
+        if environment.get(variable)
+        for part in (flag, environment[variable])
+    ]
 
 
 def _end_by_signals() -> None:
