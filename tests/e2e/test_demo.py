@@ -64,6 +64,6 @@ async def test_both_printed_snippets_are_answered_by_different_models_with_a_swa
         assert (snippet.returncode, err) == (0, b"")
         second = teller(out.decode())
         assert second != first
-        assert f"{first}: stopping -> unloaded" in router.err
-        assert f"{second}: starting -> ready" in router.err
+        await router.says(f"{first}: stopping -> unloaded")
+        await router.says(f"{second}: starting -> ready")
     assert f"{second}: ready -> stopping" in router.err or "draining" in router.err

@@ -35,7 +35,7 @@ async def test_models_that_fit_run_side_by_side(
     start_router: StartRouter, fakes: FakeEngines
 ) -> None:
     router = await start_router(models={"alpha": LARGE, "beta": SMALL}, router=TIGHT)
-    assert "memory for models: 3.0 of " in router.err
+    await router.says("memory for models: 3.0 of ")
     for model in ("alpha", "beta", "alpha"):
         assert await ask(router, model) == 200
     assert await states(router, "alpha", "beta") == ["loaded", "loaded"]
