@@ -246,6 +246,30 @@ async def test_an_inspection_is_answered_later_with_what_is_wrong(
     assert problem in rooms.logs.text("a")
 
 
+async def test_a_spawn_right_behind_its_inspection_looks_at_no_file_again(
+    rooms: Rooms, fakes: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def exists(path: Path) -> bool:
+        looks.append(path)
+        return True
+
+    monkeypatch.setattr(engine_room, "_exists", exists)
+    room = await rooms.open(fakes.command())
+    room.inspect("a", 1)
+    await rooms.event(ModelInspected, 0)
+    room.spawn("a", 1)
+    await rooms.event(EngineReady, 1)
+    assert looks == []
+    room.supervisor.kill(1)
+    await rooms.event(EngineReaped, 1)
+    # It was for one spawn.
+    room.spawn("a", 2)
+    await rooms.event(EngineReady, 2)
+    assert looks == [rooms.folder / "a.gguf"]
+
+
 class Watcher:
     """Keeps what an engine room tells it."""
 

@@ -41,6 +41,9 @@ _MAX_ESTIMATE = 0.99
 _DOUBT_PROBE_COUNT = 3
 # Between them: three that are refused at once would be one observation.
 _DOUBT_PAUSE_S = 0.5
+# Between an inspection and the spawn that it was for, if nobody had anything to finish first: the
+# files are not looked at a second time.
+_INSPECTION_HOLDS_S = 1.0
 _SILENT = "was silent and does not answer its health check"
 
 
@@ -106,6 +109,8 @@ class EngineRoom:
         self.watcher: EngineWatcher | None = None
         self._loop = asyncio.get_running_loop()
         self._inspections: set[asyncio.Task[None]] = set()
+        # When models were last found fit to be started.
+        self._inspected_s: dict[str, float] = {}
         self._engines: dict[int, _Engine] = {}
         # Spawns that still look at their model's file.
         self._looks: dict[int, tuple[str, asyncio.Task[None]]] = {}
@@ -118,7 +123,8 @@ class EngineRoom:
     def spawn(self, model: str, generation: int) -> None:
         """Start the engine of a model; ``spawned`` or ``spawn_failed`` follows, never at once."""
         path = self.roster[model].found.path
-        if path is None:
+        looked_s = self._inspected_s.pop(model, float("-inf"))
+        if path is None or self._loop.time() < looked_s + _INSPECTION_HOLDS_S:
             self._spawn(model, generation)
             return
         look = self._loop.create_task(
@@ -159,6 +165,8 @@ class EngineRoom:
             problem = str(error)
         if problem:
             self._logs.append(model, problem)
+        if not problem:
+            self._inspected_s[model] = self._loop.time()
         self._post(ModelInspected(model, inspection, problem))
 
     async def _look_and_spawn(self, model: str, generation: int, path: Path) -> None:
