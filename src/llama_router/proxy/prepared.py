@@ -33,10 +33,12 @@ from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classif
 _MAX_CACHED_HEAD_BYTES = 4096
 # More clients than any household has. When full, it starts afresh: no bookkeeping on a hit.
 _MAX_CACHED_COUNT = 256
-_LENGTH_FIELDS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
+_LENGTH_FIELD = b"\r\nContent-Length: "
+_LOWER_LENGTH_FIELD = b"\r\ncontent-length: "
 _MAX_LENGTH_DIGITS = 15
 
 _T = TypeVar("_T")
+_Key = bytes | tuple[bytes, bytes, bytes]
 
 
 class HeadCache(Generic[_T]):
@@ -44,27 +46,25 @@ class HeadCache(Generic[_T]):
 
     def __init__(self, prepare: Callable[[bytes], _T]) -> None:
         self._prepare = prepare
-        self._entries: dict[bytes, _T] = {}
+        self._entries: dict[_Key, _T] = {}
 
     def get(self, head: bytes) -> tuple[_T, int | None]:
         """Return the result for ``head``, and its Content-Length if that was masked.
 
-        A mask is a "0" in place of the digits: a head that is its own mask has length 0, so two
-        heads share a mask only if they differ in the length alone. A second length field stays in
-        the key, and such a head has no result.
+        What is before and behind the digits is the key, so two heads share an entry only if they
+        differ in the length alone. A second length field stays in the key, and such a head has no
+        result.
         """
         length: int | None = None
-        key = head
-        for field in _LENGTH_FIELDS:
-            start = head.find(field)
-            if start >= 0:
-                start += len(field)
-                end = head.find(b"\r\n", start)
-                digits = head[start:end]
-                if digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS:
-                    length = int(digits)
-                    key = b"%b0%b" % (head[:start], head[end:])
-                break
+        key: _Key = head
+        before, field, behind = head.partition(_LENGTH_FIELD)
+        if not field:
+            before, field, behind = head.partition(_LOWER_LENGTH_FIELD)
+        if field:
+            digits, _, behind = behind.partition(b"\r\n")
+            if digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS:
+                length = int(digits)
+                key = (before, field, behind)
         found = self._entries.get(key)
         if found is None:
             found = self._prepare(head)
