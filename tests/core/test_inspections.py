@@ -81,22 +81,29 @@ def test_a_broken_model_costs_no_healthy_one_and_backs_off_like_a_failed_load() 
         reject 2 model_load_failed retry=1
         settled 3 model_load_failed
         b: unloaded -> cooling
-        set backoff b#0 @1
+        set backoff b#2 @1
         = a loaded
         = b backing_off retry_at=1.0 last_error="there is no file /models/b.gguf"
         > arrive 4 b
         reject 4 model_backing_off retry=1
         @ 1
-        > fired backoff b#0
+        > fired backoff b#2
         b: cooling -> unloaded
         > arrive 5 b
         inspect b#2
         set inspection b#2 @6
+        ...
+        > inspected b#2 "it is no GGUF file"
+        ...
+        set backoff b#3 @3
+        # The first pause's timer, late or told twice, does not end the second pause.
+        > fired backoff b#2
+        = b backing_off retry_at=3.0 last_error="it is no GGUF file"
         """,
         stage=stage_with_a_idle("b"),
     )
     assert "there is no file /models/b.gguf" in stage.auditor.rejects[0].reason
-    assert stage.core.ledger.claims.keys() == {"b"}
+    assert not stage.core.ledger.claims
 
 
 def test_newcomers_are_served_by_the_victim_as_long_as_the_question_is_open() -> None:

@@ -200,7 +200,11 @@ class Lifecycle:
 
     def inspection_failed(self, model: Model, problem: str) -> None:
         """An UNLOADED model cannot be started: that is a failed load that has cost nobody."""
-        self._ledger.forget_inspection(model.name)
+        ledger = self._ledger
+        ledger.forget_inspection(model.name)
+        # A try like any other: a late timer of the one before must not end the pause after this.
+        ledger.generation += 1
+        model.generation = ledger.generation
         self.load_failed(model, RejectKind.MODEL_LOAD_FAILED, problem)
         self._set_back(model, problem)
 
