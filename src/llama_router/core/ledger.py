@@ -23,7 +23,7 @@ from llama_router.core.commands import (
 )
 from llama_router.core.events import Timer, TimerKind
 from llama_router.core.line import Line
-from llama_router.core.memory import Memory, lacks
+from llama_router.core.memory import Memory, add, lacks
 from llama_router.core.model import Inspection, Model, Request, RequestKind
 from llama_router.core.settings import CoreSettings
 from llama_router.core.states import TRANSITIONS, WITH_PROCESS, State, Trigger
@@ -100,6 +100,17 @@ class Ledger:
     def max_waiting(self, model: Model) -> int:
         """Return how many may wait for ``model``."""
         return model.spec.max_waiting or self.settings.max_waiting
+
+    def room_at_last(self) -> tuple[dict[str, int], int]:
+        """Return the memory and the number of places that those leave who have to stay."""
+        free = self.memory.free()
+        limit = self.settings.max_loaded
+        places = limit - len(self.running) if limit else 1
+        for model in self.running.values():
+            if not model.spec.pinned or model.name in self.going:
+                add(free, model.reserved)
+                places += 1
+        return free, places
 
     def min_residency_end(self, model: Model) -> float:
         """Return when a READY model may go for others."""

@@ -5,7 +5,7 @@ import msgspec
 from llama_router.core.events import DeviceBytes
 from llama_router.core.eviction import cheapest
 from llama_router.core.ledger import Ledger
-from llama_router.core.memory import add, lacks
+from llama_router.core.memory import lacks
 from llama_router.core.model import Model
 from llama_router.core.outlook import Outlook
 from llama_router.core.policies.base import Policy
@@ -122,13 +122,7 @@ def _is_busy(ledger: Ledger, model: Model, now: float) -> bool:
 def _is_kept_out(ledger: Ledger, model: Model, outlaws: list[Model]) -> bool:
     if any(outlaw.spec.pinned for outlaw in outlaws):
         return True
-    free = ledger.memory.free()
-    limit = ledger.settings.max_loaded
-    places = limit - len(ledger.running) if limit else 1
-    for other in ledger.running.values():
-        if not other.spec.pinned or other.name in ledger.going:
-            add(free, other.reserved)
-            places += 1
+    free, places = ledger.room_at_last()
     return places <= 0 or lacks(free, model.memory)
 
 

@@ -87,6 +87,8 @@ class _Engine:
 
     def was_oom_kill(self) -> bool | None:
         """Return whether the kernel has killed anybody for want of memory meanwhile, if known."""
+        if self.is_asked or self.is_killed:
+            return None  # we know why it ended
         before, now = self.oom_kills_before, oom_kill_count()
         return None if before is None or now is None else now > before
 

@@ -85,13 +85,17 @@ def fit(
     goal = int(budgets[CPU] * _RAM_SHARE)
     if _ram(found) <= goal:
         return Fitted(footprint=found, follows=True)
-    return _fit_ram(files, arguments, machine, goal)
+    return _fit_ram(files, arguments, machine, goal, found)
 
 
-def _fit_ram(files: Model, arguments: LaunchArguments, machine: Machine, goal: int) -> Fitted:
-    """Leave so much RAM that the rest is the goal; the least context when nothing is enough."""
+def _fit_ram(
+    files: Model, arguments: LaunchArguments, machine: Machine, goal: int, found: Footprint
+) -> Fitted:
+    """Leave so much RAM that the rest is the goal; the least context when nothing is enough.
+
+    ``found`` is the estimate as things are.
+    """
     target_mib = arguments.fit_target_mib
-    found = footprint.estimate(files, arguments, machine)
     for _ in range(_TRIES):
         excess = _ram(found) - goal
         if excess <= 0:

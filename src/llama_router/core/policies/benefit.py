@@ -8,7 +8,7 @@ from llama_router.core import reasons
 from llama_router.core.commands import RejectKind
 from llama_router.core.eviction import cheapest
 from llama_router.core.ledger import Ledger
-from llama_router.core.memory import add, lacks
+from llama_router.core.memory import lacks
 from llama_router.core.model import Model
 from llama_router.core.outlook import Outlook
 from llama_router.core.policies.base import Claim, Refuse, Step, Wake
@@ -275,15 +275,7 @@ class _Weighing:
     def _will_never_fit(self, model: Model) -> bool:
         """Return whether not even all who may go at some time leave enough."""
         if self._can_be_free is None:
-            ledger = self._ledger
-            free = ledger.memory.free()
-            limit = ledger.settings.max_loaded
-            places = limit - len(ledger.running) if limit else 1
-            for other in ledger.running.values():
-                if not other.spec.pinned or other.name in ledger.going:
-                    add(free, other.reserved)
-                    places += 1
-            self._can_be_free, self._can_be_places = free, places
+            self._can_be_free, self._can_be_places = self._ledger.room_at_last()
         return self._can_be_places <= 0 or lacks(self._can_be_free, model.memory)
 
     def _claim(self, model: Model, victims: tuple[Model, ...], reason: str) -> Claim:
