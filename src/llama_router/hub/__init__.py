@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: finding, fetching, verifying and deleting models."""
