@@ -321,8 +321,9 @@ def _start(spec: LaunchSpec, *, hold_stdin: bool) -> _Engine:
         # Before it runs its first instruction, so that no child of it can be outside of the job.
         job.assign(psutil.Process(process.pid), int(process._handle))  # type: ignore[attr-defined]
     except BaseException:
-        process.kill()
-        process.wait()
+        # Its pipes are closed with it.
+        with process:
+            process.kill()
         job.close()
         raise
     return _Engine(process, job)
