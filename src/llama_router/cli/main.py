@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from llama_router import __version__
-from llama_router.cli import plan, record, serving, simulate, stress
+from llama_router.cli import (
+    doctor,
+    keys,
+    log_lines,
+    models,
+    plan,
+    record,
+    serving,
+    simulate,
+    stress,
+)
 
 _HELP = """One endpoint in front of all of your local models.
 
@@ -159,7 +169,14 @@ def estimate(
     )
 
 
+app.command()(models.models)
+app.command()(models.ps)
+app.command()(models.load)
+app.command()(models.unload)
+app.command()(log_lines.logs)
 app.command()(plan.plan)
+app.add_typer(keys.app)
+app.command()(doctor.doctor)
 app.command()(record.record)
 app.command()(simulate.simulate)
 app.command()(stress.stress)

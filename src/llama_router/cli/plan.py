@@ -1,34 +1,24 @@
 """``llama-router plan``: what a request for a model would cause now, asked of the router."""
 
-import json
-from typing import Annotated
-
 import msgspec
 import typer
 
-from llama_router.cli.logs import escaped
-from llama_router.cli.router_client import (
-    AddressError,
-    ConfigOption,
-    RouterClientError,
-    TokenOption,
-    UrlOption,
-    ask,
-    find_address,
+from llama_router.cli.asking import (
+    EXIT_FAILED,
+    JsonOption,
+    ModelArgument,
+    address_of,
+    answer_of,
+    columns,
+    refuse,
+    show_json,
 )
-from llama_router.cli.serving import Overrides
+from llama_router.cli.logs import escaped
+from llama_router.cli.router_client import ConfigOption, TokenOption, UrlOption
 
-EXIT_FAILED = 1
-# Wrong usage: a config or an address that cannot be used, a model that is not known.
-EXIT_USAGE = 2
 _MIB_BYTES = 2**20
-_NOT_FOUND = 404
-_AMBIGUOUS = 400
 # How a reason begins that says the state itself.
 _STATES = ("it is loaded", "it is being loaded")
-
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as the API has it.")]
 
 
 class _Victim(msgspec.Struct):
@@ -64,20 +54,17 @@ def plan(
     Whether it fits, who would have to go for it and why, and how long it should take. Nothing is
     loaded or unloaded. Exit status: 0 if it would be served, 1 if not, 2 if there is no such model.
     """
+    address = address_of(context, config, url, token)
+    answer = answer_of(address, "POST", "/admin/plan", {"model": model})
     try:
-        address = find_address(context.obj or Overrides(), config, url, token)
-        answer = ask(address, "POST", "/admin/plan", {"model": model})
         found = msgspec.convert(answer, _Plan)
-    except AddressError as error:
-        raise typer.Exit(_refuse(str(error), EXIT_USAGE)) from None
-    except RouterClientError as error:
-        is_wrong_name = error.status in (_NOT_FOUND, _AMBIGUOUS)
-        status = EXIT_USAGE if is_wrong_name else EXIT_FAILED
-        raise typer.Exit(_refuse(str(error), status)) from None
     except msgspec.ValidationError as error:
         message = f"the router's answer cannot be read: {error}; is it of another version?"
-        raise typer.Exit(_refuse(message, EXIT_FAILED)) from None
-    typer.echo(json.dumps(answer, indent=2) if as_json else table(found))
+        refuse(message, EXIT_FAILED)
+    if as_json:
+        show_json(answer)
+    else:
+        typer.echo(table(found))
     raise typer.Exit(EXIT_FAILED if found.wait_s is None else 0)
 
 
@@ -91,7 +78,7 @@ def table(found: _Plan) -> str:
             ["needs", *(_mib(found.needs.get(name)) for name in devices)],
             ["free now", *(_mib(found.free.get(name)) for name in devices)],
         ]
-        lines += ["", *_columns(rows)]
+        lines += ["", *columns(rows, range(1, len(rows[0])))]
     if found.victims:
         lines += ["", "would go:"]
         lines += [f"  {victim.model}: {victim.reason}{_use(victim)}" for victim in found.victims]
@@ -103,17 +90,6 @@ def _state(found: _Plan) -> str:
     if found.reason.startswith(_STATES):
         return found.reason.removeprefix("it ")
     return f"is {found.state.replace('_', ' ')}: {found.reason}"
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _mib(size_bytes: int | None) -> str:
@@ -133,9 +109,3 @@ def _outcome(found: _Plan) -> str:
     if found.wait_s == 0:
         return "a request would be served at once"
     return f"a request would be served in about {found.wait_s:.1f} s"
-
-
-def _refuse(message: str, status: int) -> int:
-    for line in message.splitlines():
-        typer.echo(f"llama-router: {escaped(line)}", err=True)
-    return status

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 # Questions never wait for an engine; the machine may be busy with one.
 _TIMEOUT_S = 15.0
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Answers that go on are kept alive by the router every few seconds, or have an engine's lines.
+_FOLLOW_SILENCE_S = 24 * 3600.0
+_MAX_LINE_BYTES = 1024 * 1024
 _SCHEMES = ("http", "https")
 # Where a router that listens everywhere is on its own machine.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not to listen on
 _OK = 200
+# Also: created, accepted.
+_DONE = (_OK, 201, 202)
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 ConfigOption = Annotated[
@@ -107,30 +113,37 @@ def find_address(
     return Address(address, router.admin_token or key, key if router.admin_token else "")
 
 
-def ask(address: Address, method: str, path: str, content: object = None) -> Any:  # noqa: ANN401 - JSON
-    """Return what the router answers, read as JSON. Raises AddressError, RouterClientError."""
+def ask(
+    address: Address,
+    method: str,
+    path: str,
+    content: object = None,
+    *,
+    timeout_s: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 - JSON
+    """Return what the router answers, read as JSON. Raises AddressError, RouterClientError.
+
+    ``timeout_s``: longest silence; None: that of questions which wait for no engine.
+    """
     # Only here: every other command starts faster without it.
     from http.client import HTTPException
 
-    connection, prefix = _connection(address.url)
+    timeout_s = timeout_s or _TIMEOUT_S
+    connection, prefix = _connection(address.url, timeout_s)
     body = None if content is None else json.dumps(content).encode()
-    headers = {} if body is None else {"Content-Type": "application/json"}
-    if address.token:
-        headers["Authorization"] = f"Bearer {address.token}"
-    if address.key:
-        headers["X-Api-Key"] = address.key
+    fields = {**_credentials(address), **(headers or {})}
+    if body is not None:
+        fields["Content-Type"] = "application/json"
     try:
-        connection.request(method, prefix + path, body, headers)
+        connection.request(method, prefix + path, body, fields)
         with connection.getresponse() as answer:
             status, data = answer.status, answer.read(_MAX_ANSWER_BYTES + 1)
     except ConnectionRefusedError:
-        raise RouterClientError(
-            f"no router answers at {address.url}: start one with `llama-router`, or say where it "
-            "is with --config or --url"
-        ) from None
+        raise RouterClientError(_nobody(address)) from None
     except TimeoutError:
         raise RouterClientError(
-            f"the router at {address.url} did not answer within {_TIMEOUT_S:g} s"
+            f"the router at {address.url} did not answer within {timeout_s:g} s"
         ) from None
     except (OSError, HTTPException) as error:
         raise RouterClientError(f"{address.url} cannot be asked: {error}") from None
@@ -145,7 +158,7 @@ def _read(address: Address, status: int, data: bytes) -> Any:  # noqa: ANN401 - 
         found = json.loads(data)
     except (ValueError, RecursionError):
         raise RouterClientError(f"what answers at {address.url} is no llama-router") from None
-    if status == _OK:
+    if status in _DONE:
         return found
     match found:
         case {"error": {"message": str(message)}}:
@@ -153,13 +166,54 @@ def _read(address: Address, status: int, data: bytes) -> Any:  # noqa: ANN401 - 
     raise RouterClientError(f"what answers at {address.url} is no llama-router", status)
 
 
-def _connection(url: str) -> "tuple[HTTPConnection, str]":
+def follow(address: Address, path: str) -> Iterator[str]:
+    """Give the lines of an answer that goes on, as they come; an empty one shows that it lives.
+
+    Raises AddressError, RouterClientError.
+    """
+    from http.client import HTTPException
+
+    connection, prefix = _connection(address.url, _FOLLOW_SILENCE_S)
+    try:
+        connection.request("GET", prefix + path, headers=_credentials(address))
+        with connection.getresponse() as answer:
+            if answer.status != _OK:
+                _read(address, answer.status, answer.read(_MAX_ANSWER_BYTES + 1))
+            while line := answer.readline(_MAX_LINE_BYTES):
+                yield line.decode("utf-8", "replace").rstrip("\n")
+    except ConnectionRefusedError:
+        raise RouterClientError(_nobody(address)) from None
+    except TimeoutError:
+        raise RouterClientError(f"the router at {address.url} has gone silent") from None
+    except (OSError, HTTPException) as error:
+        raise RouterClientError(f"the router at {address.url} has gone: {error}") from None
+    finally:
+        connection.close()
+
+
+def _credentials(address: Address) -> dict[str, str]:
+    fields = {}
+    if address.token:
+        fields["Authorization"] = f"Bearer {address.token}"
+    if address.key:
+        fields["X-Api-Key"] = address.key
+    return fields
+
+
+def _nobody(address: Address) -> str:
+    return (
+        f"no router answers at {address.url}: start one with `llama-router`, or say where it "
+        "is with --config or --url"
+    )
+
+
+def _connection(url: str, timeout_s: float) -> "tuple[HTTPConnection, str]":
     """Return a connection that is not open yet, and what paths begin with. Raises AddressError."""
     from http.client import HTTPConnection, HTTPSConnection
 
     scheme, host, port, prefix = _split(url)
     kind = HTTPSConnection if scheme == "https" else HTTPConnection
-    return kind(host, port, timeout=_TIMEOUT_S), prefix
+    return kind(host, port, timeout=timeout_s), prefix
 
 
 def _split(url: str) -> tuple[str, str, int | None, str]:

@@ -61,7 +61,7 @@ def look_around(
     """
     found = devices.find_devices()
     measurable = {CPU} | {card.name for card in devices_nvidia.find_cards()}
-    if len(found) == 1 and found_llama_server is not None and _may_have_cards():
+    if len(found) == 1 and found_llama_server is not None and may_have_cards():
         found += devices.list_devices(found_llama_server, _LIST_TIMEOUT_S) or ()
     if found[0].total_bytes <= 0:
         found = found[1:]
@@ -130,6 +130,7 @@ def in_words(machine: Machine, budgets: Mapping[str, int]) -> str:
     return f"memory for models: {', '.join(parts)}"
 
 
-def _may_have_cards() -> bool:
+def may_have_cards() -> bool:
+    """Tell whether anything speaks for a graphics card."""
     # Windows has no such signs, and asking costs only time there.
     return sys.platform == "win32" or any(Path(sign).exists() for sign in _CARD_SIGNS)
