@@ -183,7 +183,7 @@ def test_broken_files_are_listed_with_the_reason(tmp_path: Path) -> None:
 
     assert set(models) == {"good", *Breakage}
     assert [key for key, entry in models.items() if not entry.invalid] == ["good"]
-    assert models["truncated_data"].invalid.startswith("truncated")
+    assert models["truncated_data"].invalid.startswith("incomplete: ")
     assert models["good"].mmproj is None
 
 

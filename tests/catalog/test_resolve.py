@@ -84,3 +84,23 @@ def test_path_without_a_model_has_no_prefix() -> None:
 
     for path in ("", "/", "props", "org", "/org/sea/props", "organ/sea"):
         assert catalog.longest_prefix(path) is None
+
+
+def test_a_path_of_thousands_of_slashes_is_looked_at_as_far_as_a_name_can_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    catalog = Catalog([entry("a/a"), entry("user/repo:Q4")])
+    tried: list[str] = []
+
+    class Tried(dict[str, CatalogModel]):
+        def __contains__(self, name: object) -> bool:
+            tried.append(str(name))
+            return super().__contains__(name)
+
+    monkeypatch.setattr(catalog, "_by_id", Tried(catalog._by_id))
+
+    assert catalog.longest_prefix("b/" * 4000) is None
+    assert len(tried) <= len("user/repo:Q4")
+    found = catalog.longest_prefix("a/" * 4000)
+    assert found is not None
+    assert (found[0].id, len(found[1])) == ("a/a", 7997)

@@ -11,6 +11,7 @@ from llama_router.catalog.tiny import write_model
 from llama_router.cli.doctor import Finding, Verdict, examine, report
 from llama_router.cli.main import app
 from llama_router.cli.serving import Overrides
+from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyRecord
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="programs are scripts here")
 
@@ -112,6 +113,21 @@ def test_a_config_with_a_fault_is_named_with_its_line(
 
 def test_a_config_that_is_asked_for_must_be_there(bare: Mapping[str, str], tmp_path: Path) -> None:
     assert found(bare, tmp_path, tmp_path / "no.yaml")["config"].verdict is Verdict.PROBLEM
+
+
+def test_who_can_use_the_router_is_told_and_how_to_protect_a_public_one(
+    bare: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "this machine only" in found(bare, tmp_path)["access"].message
+    public = found(bare, tmp_path, host="0.0.0.0")["access"]
+    assert public.verdict is Verdict.PROBLEM
+    assert "llama-router keys add NAME" in public.remedy
+    monkeypatch.setattr("platformdirs.user_state_path", lambda _name: tmp_path)
+    key = KeyRecord(id="a", name="a", digest="0" * 64, scopes=("admin",), created_s=1.0)
+    KeyFile(tmp_path / KEYS_FILE_NAME).add(key)
+    assert found(bare, tmp_path, host="0.0.0.0")["access"].verdict is Verdict.OK
+    (tmp_path / KEYS_FILE_NAME).write_text("{")
+    assert found(bare, tmp_path)["access"].verdict is Verdict.PROBLEM
 
 
 def test_a_port_that_is_taken_is_told(bare: Mapping[str, str], tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def test_help_reads_well(option: str) -> None:
     for command in ("serve", "demo", "version"):
         assert f"\n  {command}" in text
     assert max(map(len, text.splitlines())) <= 100
-    # Nothing that needs a wide terminal or a font, and nothing that typer adds by itself.
+    # Nothing that needs a wide terminal or a font.
     assert text.isascii()
     assert "..." not in text.replace("[ARGS]...", "")
     assert "<int" not in text
-    assert "completion" not in text
+    assert "--install-completion" in text
 
 
 def test_the_demos_help_says_what_it_does() -> None:

@@ -32,11 +32,11 @@ def test_what_is_said_later_counts_for_more_and_folders_add_up() -> None:
     assert own.over(given) == Overrides(Path("a.yaml"), "::1", 2, (Path("a"), Path("b")), "debug")
 
 
-def test_only_what_the_command_line_says_changes_the_config(tmp_path: Path) -> None:
-    config = Config.model_validate({"router": {"port": 81, "models_dirs": ["/models"]}})
-    assert Overrides().changes(config) == {}
-    changes = Overrides(port=82, models_dirs=(tmp_path,)).changes(config)
-    assert changes == {"port": 82, "models_dirs": ("/models", str(tmp_path))}
+def test_only_what_the_command_line_says_takes_the_place_of_the_config(tmp_path: Path) -> None:
+    assert (Overrides().settings(), Overrides().folders()) == ({}, ())
+    said = Overrides(port=82, log_level="debug", models_dirs=(tmp_path,))
+    assert said.settings() == {"port": 82, "log_level": "debug"}
+    assert said.folders() == (str(tmp_path),)
 
 
 def test_the_banner_names_address_engine_and_models() -> None:

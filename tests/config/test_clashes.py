@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from llama_router.config.clashes import claims, contradictions
+from llama_router.config.clashes import claims, contradictions, doubts, unknown_targets
 from llama_router.config.problems import Keys
 from llama_router.config.schema import Config
 
@@ -94,3 +94,88 @@ def test_a_pinned_model_has_no_time_to_live() -> None:
     assert list(contradicting({"models": models, "router": {"ttl_s": 9}})) == [
         ("models", 0, "ttl_s")
     ]
+
+
+def test_a_template_that_is_not_there_is_told_with_its_place() -> None:
+    content = {
+        "templates": {"small": {}},
+        "models": [{"template": "smal"}, {"template": ["small", "big"]}, {"template": 5}],
+    }
+    assert claimed(content) == {
+        ("models", 0, "template"): "there is no template smal; did you mean small?",
+        ("models", 1, "template", 1): "there is no template big",
+    }
+
+
+def test_a_layer_of_several_models_gives_no_aliases() -> None:
+    filters = {"set_params_by_id": {"x": {"a": 1}}}
+    content: dict[str, Any] = {
+        "defaults": {"filters": filters},
+        "templates": {"shared": {"filters": filters}, "own": {"filters": filters}},
+        "models": [
+            {"name": "a", "template": ["shared", "own"]},
+            {"name": "b", "template": ["shared"]},
+        ],
+    }
+    assert set(contradicting(content)) == {
+        ("defaults", "filters", "set_params_by_id"),
+        ("templates", "shared", "filters", "set_params_by_id"),
+    }
+
+
+def test_groups_and_a_matrix_exclude_each_other() -> None:
+    content: dict[str, Any] = {
+        "matrix": {"sets": {"s": "a", "t": "a &"}},
+        "groups": {"g": {}},
+        "models": [{"name": "a", "group": "g"}],
+        "defaults": {"group": "g"},
+    }
+    messages = contradicting(content)
+    assert messages.pop(("matrix", "sets", "t")) == "lacks a name at its end"
+    assert set(messages) == {("groups",), ("models", 0, "group"), ("defaults", "group")}
+    assert set(messages.values()) == {"has no meaning beside matrix; leave one of them out"}
+    assert set(contradicting({"matrix": {}})) == {("matrix",)}
+
+
+def test_what_is_likely_not_meant_is_doubted() -> None:
+    content: dict[str, Any] = {
+        "router": {"history": False, "history_prompts": True},
+        "groups": {"big": {}, "none": {}},
+        "models": [{"name": "a", "group": "big"}, {"name": "b", "group": "bog"}],
+        "selectors": {"s": {"strategy": "warm", "targets": ["a"], "spillover": 2}},
+        "profiles": {"p": {"pins": {"a": "a", "b": "a", "c": ""}}},
+    }
+    found = {issue.keys: issue.message for issue in doubts(Config.model_validate(content))}
+    assert found == {
+        ("models", 1, "group"): "is none of groups, whose defaults it has; did you mean big?",
+        ("groups", "none"): "is the group of no model",
+        ("selectors", "s", "spillover"): "has no effect with the strategy warm",
+        ("profiles", "p", "pins", "a"): "leads to itself: it has no effect",
+        ("router", "history_prompts"): "has no effect without router.history",
+    }
+    content = {
+        "matrix": {
+            "vars": {"x": "a", "y": "b"},
+            "sets": {"s": "x & c"},
+            "evict_costs": {"c": 2, "d": 3},
+        }
+    }
+    found = {issue.keys: issue.message for issue in doubts(Config.model_validate(content))}
+    assert set(found) == {("matrix", "evict_costs", "d"), ("matrix", "vars", "y")}
+
+
+def test_names_that_lead_nowhere_are_told_once_all_models_are_known() -> None:
+    content = {
+        "router": {"preload": ["coder", "codr"]},
+        "selectors": {"s": {"strategy": "warm", "targets": ["coder", "nope"]}},
+        "profiles": {"p": {"pins": {"x": "s", "y": "", "z": "nothing"}}},
+        "matrix": {"vars": {"c": "coder", "v": "gone"}, "sets": {"s": "c & coder & w"}},
+    }
+    found = unknown_targets(Config.model_validate(content), ["coder"])
+    assert {issue.keys: issue.message for issue in found} == {
+        ("router", "preload", 1): "there is no model codr; did you mean coder?",
+        ("selectors", "s", "targets", 1): "there is no model nope",
+        ("profiles", "p", "pins", "z"): "there is no model nothing",
+        ("matrix", "vars", "v"): "there is no model gone",
+        ("matrix", "sets", "s"): "there is no model w",
+    }

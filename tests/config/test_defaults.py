@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -6,8 +7,15 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from llama_router.config.defaults import FILE_NAME, TEMPLATE, create_default, default_path
+from llama_router.config.defaults import (
+    FILE_NAME,
+    TEMPLATE,
+    create_default,
+    default_path,
+    refresh_schema,
+)
 from llama_router.config.document import Document
+from llama_router.config.json_schema import json_schema
 from llama_router.config.load import load
 from llama_router.config.problems import ConfigError
 from llama_router.config.schema import Config
@@ -102,3 +110,31 @@ def test_a_place_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"config\.yaml: cannot be written"):
         create_default(tmp_path / "file" / "config.yaml")
+
+
+def test_beside_the_first_config_is_the_schema_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    create_default(path)
+    schema = tmp_path / "mine.schema.json"
+    assert json.loads(schema.read_text(encoding="utf-8")) == json_schema()
+    head = path.read_text(encoding="utf-8").splitlines()[0]
+    assert head == "# yaml-language-server: $schema=mine.schema.json"
+
+
+def test_the_schema_is_written_again_when_it_is_another(tmp_path: Path) -> None:
+    path, schema = tmp_path / "config.yaml", tmp_path / "config.schema.json"
+    create_default(path)
+    written_at_ns = schema.stat().st_mtime_ns
+    assert refresh_schema(path)
+    assert schema.stat().st_mtime_ns == written_at_ns
+    schema.write_text("{}")
+    assert refresh_schema(path)
+    assert json.loads(schema.read_text(encoding="utf-8")) == json_schema()
+
+
+def test_no_schema_is_put_beside_a_config_that_does_not_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("version: 1.0\n")
+    assert not refresh_schema(path)
+    assert not refresh_schema(tmp_path / "none.yaml")
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]

@@ -9,16 +9,40 @@ from pydantic_core import PydanticUndefined
 
 from llama_router.config.defaults import TEMPLATE
 from llama_router.config.document import Document
+from llama_router.config.schema import (
+    ApiKeyEntry,
+    Config,
+    Filters,
+    GroupEntry,
+    HubSettings,
+    MatrixSettings,
+    ModelEntry,
+    ModelSettings,
+    PeerEntry,
+    ProfileEntry,
+    RouterSettings,
+    SelectorEntry,
+    SpawnOverride,
+    SpawnSettings,
+)
 from llama_router.config.validate import SECTIONS, validate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-HEADINGS = {
-    (): "The file",
-    ("router",): "`router`",
-    ("default_spawn",): "`default_spawn`",
-    ("models",): "`models[]`",
-    ("models", "spawn"): "`models[].spawn`",
-    ("router", "api_keys"): "`router.api_keys[]`",
+HEADINGS: dict[type[BaseModel], str] = {
+    Config: "The file",
+    RouterSettings: "`router`",
+    ApiKeyEntry: "`router.api_keys[]`",
+    SpawnSettings: "`default_spawn`",
+    ModelEntry: "`models[]`",
+    ModelSettings: "Settings of a model",
+    SpawnOverride: "`spawn`",
+    Filters: "`filters`",
+    GroupEntry: "`groups.*`",
+    MatrixSettings: "`matrix`",
+    SelectorEntry: "`selectors.*`",
+    ProfileEntry: "`profiles.*`",
+    PeerEntry: "`peers.*`",
+    HubSettings: "`hub`",
 }
 KINDS = {
     "string": "text",
@@ -30,6 +54,7 @@ FORMATS = {
     "size": "size",
     "sizes": "sizes by device",
     "size or sizes": "size, or sizes by device",
+    "text or list of text": "text, or list of text",
 }
 
 
@@ -42,6 +67,8 @@ def kind_of(schema: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return "text"
+    if schema.get("type") == "object":
+        return "sections by name" if "$ref" in str(schema) else "keys and values"
     if schema.get("type") == "array":
         if schema["items"].get("$ref", "").endswith("/ApiKeyEntry"):
             return "list of text or sections"
@@ -54,6 +81,8 @@ def default_of(default: object) -> str:
         return "required"
     if default is None or isinstance(default, BaseModel):
         return ""
+    if default == {}:
+        return "`{}`"
     if isinstance(default, float):
         return f"`{default:g}`"
     if isinstance(default, tuple) and default:
@@ -65,6 +94,8 @@ def table_of(section: type[BaseModel]) -> str:
     schema = section.model_json_schema()["properties"]
     rows = ["| key | kind | default | meaning |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
+        if section is ModelEntry and name in ModelSettings.model_fields:
+            continue
         kind = kind_of(schema[name])
         if isinstance(field.json_schema_extra, dict):
             kind += f", {field.json_schema_extra['unit']}"
@@ -72,12 +103,16 @@ def table_of(section: type[BaseModel]) -> str:
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("place", SECTIONS, ids=lambda place: HEADINGS[place])
-def test_the_reference_lists_every_setting_as_the_schema_has_it(place: tuple[str, ...]) -> None:
-    _, _, chapter = PAGE.partition(f"## {HEADINGS[place]}\n")
+def test_the_reference_has_a_chapter_for_every_section() -> None:
+    assert set(HEADINGS) == set(SECTIONS.values())
+
+
+@pytest.mark.parametrize("section", HEADINGS, ids=lambda section: str(section.__name__))
+def test_the_reference_lists_every_setting_as_the_schema_has_it(section: type[BaseModel]) -> None:
+    _, _, chapter = PAGE.partition(f"## {HEADINGS[section]}\n")
     table = re.search(r"\n((?:\|.*\|\n)+)", chapter.partition("\n## ")[0])
     assert table is not None
-    assert table[1].rstrip("\n") == table_of(SECTIONS[place])
+    assert table[1].rstrip("\n") == table_of(section)
 
 
 def test_every_example_of_the_page_is_valid() -> None:

@@ -22,14 +22,14 @@ def fault_of(content: str | bytes, path: Path = YAML) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("router:\n  port: 1\n host: x\n", "c.yaml:3: while parsing a block mapping"),
-        ("a: [1\nb: 2\n", "c.yaml:2: while parsing a flow sequence"),
-        ("router:\n\tport: 1\n", "c.yaml:2: while scanning"),
-        ("a: *nothing\n", "c.yaml:1: found undefined alias"),
-        ("a: 1\n---\nb: 2\n", "c.yaml:2: expected a single document"),
-        ("a: 1\nb: \0\n", "c.yaml:2: holds a character"),
-        ("a: 1\nb: 2026-13-01\n", "c.yaml:2: cannot be understood: month"),
-        ("a: 1\nb: " + "9" * 5000, "c.yaml:2: cannot be understood: Exceeds"),
+        ("router:\n  port: 1\n host: x\n", "c.yaml:3:2: while parsing a block mapping"),
+        ("a: [1\nb: 2\n", "c.yaml:2:2: while parsing a flow sequence"),
+        ("router:\n\tport: 1\n", "c.yaml:2:1: while scanning"),
+        ("a: *nothing\n", "c.yaml:1:4: found undefined alias"),
+        ("a: 1\n---\nb: 2\n", "c.yaml:2:1: expected a single document"),
+        ("a: 1\nb: \0\n", "c.yaml:2:4: holds a character"),
+        ("a: 1\nb: 2026-13-01\n", "c.yaml:2:4: cannot be understood: month"),
+        ("a: 1\nb: " + "9" * 5000, "c.yaml:2:4: cannot be understood: Exceeds"),
         ("", "c.yaml:1: is empty"),
         ("# only a comment\n", "c.yaml:1: is empty"),
         ("- a\n", "c.yaml:1: must consist of keys and values"),
@@ -40,7 +40,7 @@ def test_broken_text_is_told_with_its_line(text: str, expected: str) -> None:
 
 
 def test_other_encodings_are_told_with_the_line() -> None:
-    assert fault_of(b"a: 1\nb: \xff\n") == "c.yaml:2: is not UTF-8 text"
+    assert fault_of(b"a: 1\nb: \xff\n") == "c.yaml:2:4: is not UTF-8 text"
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
@@ -50,7 +50,7 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 def test_every_key_that_is_set_twice_is_told_without_its_value() -> None:
     fault = fault_of("a: secret1\nb:\n  c: 1\n  c: 2\na: secret2\n")
-    assert fault == "c.yaml:4: c: is set twice\nc.yaml:5: a: is set twice"
+    assert fault == "c.yaml:4:3: c: is set twice\nc.yaml:5:1: a: is set twice"
 
 
 def test_a_deep_document_is_refused() -> None:
@@ -146,3 +146,18 @@ def test_errors_carry_no_quotation_of_the_file() -> None:
     assert "canary" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_place_has_a_column() -> None:
+    document = Document("a:\n  b: [x,  y]\nc: 1\n", YAML)
+    assert (document.line_of(("a", "b")), document.column_of(("a", "b"))) == (2, 3)
+    assert document.place_of(("a", "b", 1)) == (2, 11)
+    assert document.place_of(("a", "nothing", "more")) == (1, 1)
+    assert document.place_of(("c",)) == (3, 1)
+
+
+def test_null_is_a_value_where_values_are_of_others() -> None:
+    text = "ttl_s:\nset_params:\n  stop:\n  a: [null]\nmetadata:\n  x: {y: ~}\n"
+    content, issues = Document(text, YAML).plain()
+    assert issues == []
+    assert content == {"set_params": {"stop": None, "a": [None]}, "metadata": {"x": {"y": None}}}

@@ -73,3 +73,11 @@ def test_a_failed_replacement_leaves_the_old_file_and_nothing_else(
         files.replace(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="nothing tells what is open")
+def test_a_folder_in_the_place_of_the_file_is_said_and_not_left_open(tmp_path: Path) -> None:
+    with pytest.raises(files.FileError, match="is not a regular file"):
+        files.read_bytes(tmp_path)
+    opened = {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+    assert str(tmp_path) not in opened

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llama_router.config import files
-from llama_router.config.load import load, with_router
+from llama_router.config.load import load, load_text, with_router
 from llama_router.config.problems import ConfigError
 from llama_router.config.schema import DEFAULT_COMMAND, Config, RouterSettings
 
@@ -62,10 +62,10 @@ def test_every_fault_of_a_file_is_told_with_file_line_and_key(tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(caught.value).splitlines() == [
-        f"{path}:2: router.prot: is not a known key; did you mean port?",
-        f"{path}:3: router.host: must not be empty",
-        f"{path}:5: models[0].name: is missing",
-        f"{path}:6: models[1].name: is read as a date; put text in quotes",
+        f"{path}:2:3: router.prot: is not a known key; did you mean port?",
+        f"{path}:3:3: router.host: must not be empty",
+        f"{path}:5:5: models[0].name: is missing",
+        f"{path}:6:5: models[1].name: is read as a date; put text in quotes",
     ]
 
 
@@ -80,13 +80,14 @@ def test_faults_within_sizes_and_keys_are_told_with_their_own_lines(tmp_path: Pa
     with pytest.raises(ConfigError) as caught:
         load(path)
     unit = "write a number and a unit, such as 24GiB, 1.5GB or 512MiB"
+    comma = "'1,5GiB' is no size; write a point, not a comma: 1.5GiB"
     assert str(caught.value).splitlines() == [
-        f"{path}:4: router.memory.cdua1: is no device; did you mean cuda1?",
-        f"{path}:5: router.memory_reserve: '1,5GiB' is no size; write a point, not a comma: 1.5GiB",
-        f"{path}:8: router.api_keys[1]: holds what is not a known key; did you mean priority?",
-        f"{path}:10: router.api_keys[2]: is the same key as router.api_keys[0]",
-        f"{path}:13: models[0].memory: means 24 bytes; {unit}",
-        f"{path}:17: models[1].memory.cuda0: '-1GiB' is negative",
+        f"{path}:4:5: router.memory.cdua1: is no device; did you mean cuda1?",
+        f"{path}:5:3: router.memory_reserve: {comma}",
+        f"{path}:8:7: router.api_keys[1]: holds what is not a known key; did you mean priority?",
+        f"{path}:10:7: router.api_keys[2]: is the same key as router.api_keys[0]",
+        f"{path}:13:5: models[0].memory: means 24 bytes; {unit}",
+        f"{path}:17:7: models[1].memory.cuda0: '-1GiB' is negative",
     ]
 
 
@@ -135,7 +136,7 @@ def test_a_command_that_cannot_run_is_told_with_its_line(tmp_path: Path) -> None
     path = write(tmp_path, "models:\n  - name: a\n    spawn:\n      command: [vllm]\n")
     with pytest.raises(ConfigError) as caught:
         load(path, check_command=check)
-    assert str(caught.value) == f"{path}:4: models[0].spawn.command: add $port"
+    assert str(caught.value) == f"{path}:4:7: models[0].spawn.command: add $port"
 
 
 def test_an_early_form_is_rewritten_in_the_file_with_warnings(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_change_made_meanwhile_is_not_overwritten(
 def test_a_later_fault_can_be_told_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "version: '1.0'\nstartup_model: nobody\n")
     problem = load(path).problem(("startup_model",), "no such model")
-    assert str(problem) == f"{path}:2: startup_model: no such model"
+    assert str(problem) == f"{path}:2:1: startup_model: no such model"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs modes and links")
@@ -221,3 +222,66 @@ def test_a_change_by_the_command_line_keeps_keys_and_is_judged_by_what_is_writte
     config = with_router(Config(router=router), {"port": 9000}, "command line")
     assert config.router == router.model_copy(update={"port": 9000})
     assert [entry.name for entry in config.router.api_keys] == ["key 1", "key 2"]
+
+
+def test_macros_and_variables_are_put_in_and_their_faults_have_a_place(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "macros:\n  ctx: 4096\nrouter:\n  port: ${env.PORT}\n  watch_config: ${env.WATCH}\n"
+        "models:\n  - name: a\n    path: ${env.DIR}/a.gguf\n"
+        "    macros: {ctx: 8192}\n    parameters:\n      ctx-size: ${ctx}\n",
+    )
+    env = {"PORT": "9000", "WATCH": "true", "DIR": "/models"}
+    config = load(path, env=env).config
+    assert config.router.port == 9000
+    assert config.router.watch_config is True
+    assert config.models[0].path == "/models/a.gguf"
+    assert config.models[0].parameters == {"ctx-size": 8192}
+    with pytest.raises(ConfigError) as caught:
+        load(path, env=env | {"PORT": "canary"})
+    assert str(caught.value) == f"{path}:4:3: router.port: must be a whole number"
+    with pytest.raises(ConfigError) as caught:
+        load(path, env={"PORT": "9000", "WATCH": "true"})
+    assert str(caught.value) == (
+        f"{path}:8:5: models[0].path: needs the environment variable DIR, which is not set"
+    )
+
+
+def test_what_the_environment_says_is_in_no_message(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "router:\n  api_keys: ['${env.X}', '${env.X}']\n  memory_reserve: ${env.X}\n"
+        "  host: 'http://${env.X}'\n  upstream_ignore_paths: ['(${env.X}']\n"
+        "  memory: {cpu: '${env.X}'}\nmodels:\n  - name: ${env.X}\n  - name: ${env.X}\n"
+        "    template: ${env.X}\n    spawn: {command: ['${env.X}']}\n"
+        "selectors: {a: {strategy: '${env.X}', targets: ['a', '${env.X}']}}\n"
+        "matrix: {sets: {s: '${env.X} &'}}\nhub: {endpoint: '${env.X}'}\n",
+    )
+
+    def check(command: Sequence[str]) -> None:
+        raise ValueError(f"{command} is odd")
+
+    with pytest.raises(ConfigError) as caught:
+        load(path, env={"X": "canary"}, check_command=check)
+    assert "canary" not in str(caught.value)
+    assert len(caught.value.problems) >= 9
+
+
+def test_a_text_is_checked_as_the_file_would_be(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    loaded = load_text("models:\n  - {name: a, path: ./a.gguf}\n", path, env={})
+    assert loaded.config.models[0].path == str(tmp_path / "a.gguf")
+    assert not path.exists()
+    with pytest.raises(ConfigError, match=r"c\.yaml:1:1: prot"):
+        load_text("prot: 1\n", path, env={})
+    with pytest.raises(ConfigError, match="longer than"):
+        load_text("#" * (files.FILE_MAX_BYTES + 1), path, env={})
+    early = load_text("default_spawn: [llama-server]\n", path, env={})
+    assert [problem.line for problem in early.warnings] == [1, 1]
+
+
+def test_what_is_likely_not_meant_is_a_warning(tmp_path: Path) -> None:
+    loaded = load_text("groups:\n  big: {}\n", tmp_path / "c.yaml", env={})
+    assert [str(problem) for problem in loaded.warnings] == [
+        f"{tmp_path / 'c.yaml'}:2:3: groups.big: is the group of no model"
+    ]

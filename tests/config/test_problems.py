@@ -1,8 +1,11 @@
-from llama_router.config.problems import ConfigError, Problem, format_keys
+import pytest
+
+from llama_router.config.problems import ConfigError, Keys, Problem, format_keys, parse_keys
 
 
 def test_a_problem_reads_as_compilers_write_them() -> None:
     assert str(Problem("c.yaml", 7, "router.port", "is odd")) == "c.yaml:7: router.port: is odd"
+    assert str(Problem("c.yaml", 7, "a", "is odd", 3)) == "c.yaml:7:3: a: is odd"
     assert str(Problem("c.yaml", 7, "", "is odd")) == "c.yaml:7: is odd"
     assert str(Problem("c.yaml", 0, "", "is missing")) == "c.yaml: is missing"
 
@@ -16,3 +19,30 @@ def test_an_error_lists_its_problems_by_line() -> None:
 def test_keys_read_as_a_path() -> None:
     assert format_keys(()) == ""
     assert format_keys(("models", 2, "spawn", "command", 0)) == "models[2].spawn.command[0]"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("router.port", ("router", "port")),
+        ("models[2].spawn.command[0]", ("models", 2, "spawn", "command", 0)),
+        ("models[name=user/repo:Q4_K_M].ttl_s", ("models", "name=user/repo:Q4_K_M", "ttl_s")),
+        ("models[user/repo:Q4_K_M].ttl_s", ("models", "name=user/repo:Q4_K_M", "ttl_s")),
+        ("models[name=7].ttl_s", ("models", "name=7", "ttl_s")),
+        ('templates["qwen2.5"].ttl_s', ("templates", "qwen2.5", "ttl_s")),
+        ("templates[qwen2.5].ttl_s", ("templates", "qwen2.5", "ttl_s")),
+        ("defaults.parameters.ctx-size", ("defaults", "parameters", "ctx-size")),
+    ],
+)
+def test_a_place_can_be_read(text: str, keys: Keys) -> None:
+    assert parse_keys(text) == keys
+    if "name=" not in str(keys) and "qwen2.5" not in keys:
+        assert format_keys(keys) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "a.", "a..b", "a[", "a[]", "a[x", "a[-1]", "a]b", "[name=]"]
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no place"):
+        parse_keys(text)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -6,7 +8,9 @@ from llama_router.config.schema import (
     ApiKeyEntry,
     Config,
     ModelEntry,
+    PeerEntry,
     RouterSettings,
+    SelectorEntry,
     SpawnOverride,
     SpawnSettings,
     default_key_name,
@@ -16,9 +20,11 @@ from llama_router.config.schema import (
 from llama_router.config.validate import SECTIONS
 from llama_router.core.settings import CoreSettings
 
-REQUIRED: dict[type[BaseModel], dict[str, str]] = {
+REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
     ModelEntry: {"name": "a"},
     ApiKeyEntry: {"key": "k"},
+    SelectorEntry: {"strategy": "warm", "targets": ["a"]},
+    PeerEntry: {"url": "http://127.0.0.1:8082"},
 }
 
 

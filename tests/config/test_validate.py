@@ -201,7 +201,9 @@ def random_section(rng: random.Random, place: tuple[str, ...]) -> dict[str, Any]
         below = (*place, name)
         if rng.random() < 0.7:
             continue
-        if below not in SECTIONS or rng.random() < 0.2:
+        if (*below, "*") in SECTIONS and rng.random() > 0.2:
+            content[name] = {"x": random_section(rng, (*below, "*")), "y": rng.choice(ODD_VALUES)}
+        elif below not in SECTIONS or rng.random() < 0.2:
             content[name] = rng.choice(ODD_VALUES)
         elif name in {"models", "api_keys"}:
             content[name] = [random_section(rng, below), rng.choice(ODD_VALUES)]
@@ -225,3 +227,12 @@ def test_any_content_is_answered_by_issues_in_words() -> None:
             assert issue.message[0].islower() or issue.message[0] in "'-0123456789", issue
             assert "Input should" not in issue.message, issue
     assert faulty > 100
+
+
+def test_a_template_that_is_not_there_is_one_fault_among_others() -> None:
+    content = {"models": [{"name": "a", "template": ["x", "x"]}], "router": {"max_queue_s": 1.0}}
+    assert [issue.keys for issue in validate(content)[1]] == [
+        ("models", 0, "template", 0),
+        ("models", 0, "template", 1),
+        ("router", "max_queue_s"),
+    ]

@@ -118,7 +118,7 @@ def test_events_are_an_event_stream_of_all_models_or_one(
             text = "".join(answer.iter_text())
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert answer.headers["cache-control"] == "no-store"
-        assert text == f'data: {{"model":"{model}"}}\n\ndata: {{}}\n\n'
+        assert text == f'id: 1\ndata: {{"model":"{model}"}}\n\nid: 2\ndata: {{}}\n\n'
         assert router.follower is not None
         assert router.follower.is_closed
     assert code_of(client.get("/admin/events?model=nobody")) == (404, "model_not_found")

@@ -29,6 +29,16 @@ def test_status_health_and_root_answer(client: TestClient) -> None:
     assert client.get("/props").json()["role"] == "router"
 
 
+def test_where_the_config_is_broken_is_told_to_who_may_use_the_admin_api(
+    client: TestClient, router: Router
+) -> None:
+    router.problem = "/home/me/router.yaml:2:3: models[0].spawn: no"
+    expected = {"": "stale", "inference": "stale", "inference,admin": f"stale: {router.problem}"}
+    for scopes, config in expected.items():
+        answer = client.get("/v1/health", headers={"x-router-scopes": scopes})
+        assert answer.json() == {"status": "ok", "config": config}
+
+
 def test_logs_are_plain_text_that_no_browser_takes_for_more(client: TestClient) -> None:
     for path, model in (("/logs", None), ("/logs/org/alpha:Q4", ALPHA.id)):
         answer = client.get(path)

@@ -3,7 +3,8 @@ import json
 import msgspec
 import pytest
 
-from llama_router.control.objects import model_object, status_object
+from llama_router.control.facade import ListedModel
+from llama_router.control.objects import listed_object, model_object, status_object
 from tests.support.control_facade import ALPHA
 
 
@@ -78,3 +79,17 @@ def test_the_status_tells_what_is_wrong_with_a_model() -> None:
     )
     shown = status_object(info)
     assert (shown["error"], shown["retry_in_s"], shown["progress"]) == ("crashed", 1.235, 0.123)
+
+
+def test_what_a_model_can_do_by_the_config_is_advertised() -> None:
+    said = {"in": ["text", "audio"], "tools": True, "context": 8192}
+    info = msgspec.structs.replace(ALPHA, capabilities=said)
+    shown = listed_object(ListedModel(id="alpha", info=info))
+    assert shown["architecture"] == {
+        "input_modalities": ["text", "audio"],
+        "output_modalities": ["text"],
+    }
+    assert shown["capabilities"] == {**said, "function_calling": True}
+    assert shown["supported_parameters"] == ["tools", "tool_choice"]
+    assert shown["context_length"] == 8192
+    assert "capabilities" not in listed_object(ListedModel(id="alpha", info=ALPHA))

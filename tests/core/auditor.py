@@ -25,11 +25,13 @@ from llama_router.core.events import (
     LoadRequested,
     ModelInspected,
     ModelsChanged,
+    ModelsPatched,
     ModelSpec,
     RequestArrived,
     RequestBounced,
     RequestCancelled,
     RequestFinished,
+    SettingsChanged,
     SpawnFailed,
     Timer,
     TimerFired,
@@ -37,6 +39,7 @@ from llama_router.core.events import (
     UnloadRequested,
 )
 from llama_router.core.settings import CoreSettings
+from llama_router.simulator.neighbours import Neighbours
 
 
 class Bookkeeper:
@@ -46,7 +49,7 @@ class Bookkeeper:
     """
 
     def __init__(self, models: tuple[ModelSpec, ...], settings: CoreSettings) -> None:
-        self.settings = settings
+        self.neighbours = Neighbours(models, settings)
         self.budgets = {each.device: each.size_bytes for each in settings.budgets}
         self.specs = {spec.name: spec for spec in models}
         self.needs = {spec.name: spec.memory for spec in models}
@@ -68,16 +71,27 @@ class Bookkeeper:
                 if states.get(model) in ("ready", "draining"):
                     self.held[model] = (self.held[model][0], memory)
             case ModelsChanged(models):
-                for spec in models:
-                    old = self.specs.get(spec.name)
-                    keys = (spec.memory, spec.fingerprint)
-                    if old is None or (old.memory, old.fingerprint) != keys:
-                        self.needs[spec.name] = spec.memory
-                self.specs |= {spec.name: spec for spec in models}
+                self._configure(models)
                 self.configured = {spec.name: None for spec in models}
                 self._forget_removed()
+            case ModelsPatched(models, removed):
+                self._configure(models)
+                kept = {name: None for name in self.configured if name not in removed}
+                self.configured = kept | {spec.name: None for spec in models}
+                self._forget_removed()
+            case SettingsChanged(settings):
+                self.neighbours.changed(settings)
             case _:
                 pass
+
+    def _configure(self, models: tuple[ModelSpec, ...]) -> None:
+        self.neighbours.configured(models)
+        for spec in models:
+            old = self.specs.get(spec.name)
+            keys = (spec.memory, spec.fingerprint)
+            if old is None or (old.memory, old.fingerprint) != keys:
+                self.needs[spec.name] = spec.memory
+        self.specs |= {spec.name: spec for spec in models}
 
     def _forget_removed(self) -> None:
         # A removed model may come back before its process has gone.
@@ -87,6 +101,10 @@ class Bookkeeper:
 
     def spawn(self, model: str, generation: int) -> None:
         assert model not in self.held, f"two processes of {model}"
+        beside = [name for name in self.held if not self.is_stuck.get(name)]
+        why_not = self.neighbours.why_not(model, beside)
+        assert not why_not, (why_not, model, beside)
+        self.neighbours.started(model)
         need = self.needs[model]
         self.held[model] = (generation, need)
         for device, budget in self.budgets.items():
@@ -98,12 +116,6 @@ class Bookkeeper:
             ]
             if any(part.device == device and part.size_bytes for part in need):
                 assert sum(sizes) <= budget, f"{device} is overcommitted by {model}"
-        limit = self.settings.max_loaded
-        assert not limit or len(self.held) <= limit + self.stuck(), "too many engines"
-
-    def stuck(self) -> int:
-        """How many of the processes are quarantined, and so in nobody's way."""
-        return sum(self.is_stuck.values())
 
 
 class Auditor:

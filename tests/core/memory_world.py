@@ -2,12 +2,13 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from llama_router.core import events as ev
 from llama_router.core.policies.arrival import ArrivalOrder
 from llama_router.core.policies.base import Policy
 from llama_router.core.policies.benefit import BenefitOrder
-from llama_router.core.settings import CoreSettings
+from llama_router.core.settings import CoreSettings, GroupRule
 from tests.core.playbook import Stage
 from tests.core.test_random_walk import World
 
@@ -26,7 +27,20 @@ def random_settings(dice: random.Random) -> CoreSettings:
         min_residency_s=dice.choice((0.0, 1.0, 5.0)),
         max_waiting=dice.choice((2, 1000)),
         max_queue_s=dice.choice((0.0, 0.0, 8.0)),
+        **random_rules(dice),
     )
+
+
+def random_rules(dice: random.Random) -> dict[str, Any]:
+    match dice.choice(("", "", "groups", "combinations")):
+        case "groups":
+            flags = [dice.random() < 0.5 for _ in range(6)]
+            return {"groups": (GroupRule("", *flags[:3]), GroupRule("g", *flags[3:]))}
+        case "combinations":
+            sets = [frozenset(n for n in NAMES if dice.random() < 0.5) for _ in range(4)]
+            costs = dict.fromkeys(NAMES[:2], 3.0)
+            return {"combinations": tuple(filter(None, sets)), "eviction_costs": costs}
+    return {}
 
 
 def random_specs(dice: random.Random) -> tuple[ev.ModelSpec, ...]:
@@ -48,6 +62,7 @@ def random_specs(dice: random.Random) -> tuple[ev.ModelSpec, ...]:
             priority=dice.choice((0, 0, 0, 1)),
             max_in_flight=dice.choice((0, 0, 1, 2)),
             min_residency_s=dice.choice((None, None, 0.5)),
+            address=dice.choice(("", "", "", "127.0.0.1:9000")),
         )
         for name in NAMES[: dice.randint(5, 7)]
     )
@@ -80,9 +95,14 @@ class MemoryWorld(World):
         self.feed(event)
 
     def operate(self) -> None:
-        match self.random.randrange(10):
+        match self.random.randrange(12):
             case 0:
                 self.feed(ev.ModelsChanged(random_specs(self.dice)))
+            case 10:
+                gone = tuple(name for name in NAMES if self.random.random() < 0.2)
+                self.feed(ev.ModelsPatched(random_specs(self.dice)[::2], gone))
+            case 11:
+                self.feed(ev.SettingsChanged(random_settings(self.dice)))
             case 1:
                 sizes = {"gpu": self.random.choice((5, 10, 10, 14)), "ram": 20}
                 self.feed(ev.BudgetsChanged(devices(**sizes)))

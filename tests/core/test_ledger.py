@@ -214,7 +214,7 @@ def test_a_crash_forgets_what_was_in_flight_beside() -> None:
 
 def test_walks_see_places_and_what_takes_no_slot() -> None:
     seen: set[str] = set()
-    for seed in range(20):
+    for seed in range(60):
         world = MemoryWorld(seed)
         for _ in range(300):
             world.step()

@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 
+from llama_router.core import coexistence
+from llama_router.core.coexistence import Combinations, Groups
 from llama_router.core.commands import Dispatch
+from llama_router.core.engine_events import EngineEvents
 from llama_router.core.events import ModelInspected
 from llama_router.core.inspections import Inspections
 from llama_router.core.ledger import Ledger
@@ -13,6 +17,7 @@ from llama_router.core.lifecycle import Lifecycle
 from llama_router.core.machine import Core
 from llama_router.core.memory import Memory
 from llama_router.core.model import Model, Request
+from llama_router.core.operators import Operators
 from llama_router.core.policies import benefit
 from llama_router.core.policies.base import Claim
 from llama_router.core.queue import Queue
@@ -20,7 +25,7 @@ from llama_router.core.states import State
 from llama_router.core.swaps import Swaps
 from tests.core.memory_world import walk
 
-MAX_SEEDS = 150
+MAX_SEEDS = 400
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -78,10 +83,10 @@ def lost_request(patch: pytest.MonkeyPatch) -> None:
 
 
 def old_generation(patch: pytest.MonkeyPatch) -> None:
-    def any_generation(self: Core, name: str, _generation: int) -> Model | None:
-        return self.ledger.models.get(name)
+    def any_generation(self: EngineEvents, name: str, _generation: int) -> Model | None:
+        return self._ledger.models.get(name)
 
-    patch.setattr(Core, "_current", any_generation)
+    patch.setattr(EngineEvents, "_current", any_generation)
 
 
 def victim_still_in_use(patch: pytest.MonkeyPatch) -> None:
@@ -187,6 +192,56 @@ def answer_never_acted_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Swaps, "_close_for", lambda *_: None)
 
 
+def started_whoever_runs(patch: pytest.MonkeyPatch) -> None:
+    for rules in (Groups, Combinations):
+        patch.setattr(rules, "may_start", lambda *_: True)
+
+
+def swap_groups_run_together(patch: pytest.MonkeyPatch) -> None:
+    evicts = Groups._evicts
+    patch.setattr(
+        Groups,
+        "_evicts",
+        lambda self, one, two: one.spec.group != two.spec.group and evicts(self, one, two),
+    )
+
+
+def persistence_ignored(patch: pytest.MonkeyPatch) -> None:
+    evicts = Groups._evicts
+    patch.setattr(
+        Groups,
+        "_evicts",
+        lambda self, one, two: evicts(self, one, two) and two.spec.group not in self._open,
+    )
+
+
+def two_by_two_is_enough(patch: pytest.MonkeyPatch) -> None:
+    admits = Combinations._admits
+    patch.setattr(
+        Combinations,
+        "_admits",
+        lambda self, model, others: all(
+            admits(self, one, [other]) for one, other in combinations([model, *others], 2)
+        ),
+    )
+
+
+def addresses_shared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(coexistence, "_share_address", lambda *_: False)
+
+
+def address_of_the_config(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Model, "address", property(lambda model: model.spec.address, lambda *_: None))
+
+
+def rules_never_change(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Operators, "settings_changed", lambda *_: None)
+
+
+def removed_but_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Operators, "models_patched", lambda *_: None)
+
+
 def slots_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Model, "capacity", property(lambda _model: sys.maxsize))
 
@@ -220,6 +275,14 @@ MUTATIONS: list[Patch] = [
     answer_never_acted_on,
     slots_not_counted,
     rider_left_behind,
+    started_whoever_runs,
+    swap_groups_run_together,
+    persistence_ignored,
+    two_by_two_is_enough,
+    addresses_shared,
+    address_of_the_config,
+    rules_never_change,
+    removed_but_kept,
 ]
 
 

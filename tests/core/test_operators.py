@@ -1,7 +1,10 @@
 import pytest
 
+from llama_router.core import events as ev
 from llama_router.core.commands import Emit
-from tests.core.playbook import play
+from llama_router.core.policies.benefit import BenefitOrder
+from llama_router.core.settings import CoreSettings
+from tests.core.playbook import Stage, play, specs
 
 LOADED = """
 > arrive 1 a
@@ -384,3 +387,75 @@ def test_forced_shutdown_cuts_and_kills_everything_once() -> None:
     assert [command.reason for command in stage.commands if isinstance(command, Emit)].count(
         "forced"
     ) == 2
+
+
+def test_a_patch_touches_those_it_names_and_no_others() -> None:
+    stage = Stage(specs("a/g b/g c/g"))
+    for number, name in enumerate("abc", 1):
+        stage.handle(ev.RequestArrived(number, name))
+        stage.handle(ev.EngineReady(name, number))
+    stage.handle(ev.ModelsPatched(specs("b/g:2 d/g"), ("c", "nowhere")))
+    states = {name: view.state for name, view in stage.core.views().items()}
+    assert states == {"a": "loaded", "b": "unloading", "c": "unloading", "d": "unloaded"}
+    stage.handle(ev.RequestFinished(3))
+    stage.handle(ev.EngineReaped("c", 3))
+    assert set(stage.core.views()) == {"a", "b", "d"}
+
+
+def test_who_is_in_both_parts_of_a_patch_is_there() -> None:
+    stage = Stage(specs("a"))
+    stage.handle(ev.RequestArrived(1, "a"))
+    stage.handle(ev.EngineReady("a", 1))
+    assert stage.handle(ev.ModelsPatched(specs("a"), ("a",))) == []
+    assert stage.core.view("a").state == "loaded"
+
+
+def test_portions_come_to_the_same_as_the_whole() -> None:
+    new = specs("b/g:2 c/h d/g e")
+    whole, portions = Stage(specs("a/g b/g c/g")), Stage(specs("a/g b/g c/g"))
+    whole.handle(ev.ModelsChanged(new))
+    for spec in new:
+        portions.handle(ev.ModelsPatched((spec,)))
+    portions.handle(ev.ModelsPatched(removed=("a",)))
+    assert whole.core.views() == portions.core.views()
+
+
+def test_a_lower_limit_stops_nobody_and_holds_for_the_next() -> None:
+    stage = Stage(specs("a/g b/g c/g"), BenefitOrder(), CoreSettings())
+    for number, name in enumerate("ab", 1):
+        stage.handle(ev.RequestArrived(number, name))
+        stage.handle(ev.EngineReady(name, number))
+    assert stage.handle(ev.SettingsChanged(CoreSettings(max_loaded=1))) == []
+    stage.handle(ev.RequestFinished(1))
+    stage.handle(ev.RequestArrived(3, "c"))
+    assert {view.state for view in stage.core.views().values()} == {"loaded", "unloaded"}
+    stage.handle(ev.RequestFinished(2))
+    stage.now += 1.0
+    stage.handle(ev.TimerFired(ev.Timer(ev.TimerKind.SWITCH)))
+    states = [stage.core.view(name).state for name in "abc"]
+    assert states == ["unloading", "unloading", "unloaded"]
+
+
+def test_a_changed_patience_holds_for_those_who_wait_already() -> None:
+    stage = Stage(specs("a"), settings=CoreSettings(max_queue_s=50.0))
+    stage.handle(ev.RequestArrived(1, "a"))
+    timer = ev.Timer(ev.TimerKind.QUEUE_TIMEOUT, "a")
+    assert stage.auditor.timers[timer] == 50.0
+    stage.handle(ev.SettingsChanged(CoreSettings(max_queue_s=5.0)))
+    assert stage.auditor.timers[timer] == 5.0
+    stage.handle(ev.SettingsChanged(CoreSettings()))
+    assert timer not in stage.auditor.timers
+    stage.handle(ev.SettingsChanged(CoreSettings(max_queue_s=9.0)))
+    stage.now = 9.0
+    stage.handle(ev.TimerFired(timer))
+    assert [reject.kind.value for reject in stage.auditor.rejects] == ["queue_timeout"]
+
+
+def test_changed_settings_leave_the_budgets_alone() -> None:
+    budgets = (ev.DeviceBytes("gpu", 10),)
+    stage = Stage(specs("a"), settings=CoreSettings(budgets=budgets))
+    stage.handle(ev.SettingsChanged(CoreSettings(max_waiting=1)))
+    assert stage.core.ledger.memory.budgets == {"gpu": 10}
+    stage.handle(ev.RequestArrived(1, "a"))
+    stage.handle(ev.RequestArrived(2, "a"))
+    assert [reject.kind.value for reject in stage.auditor.rejects] == ["queue_full"]

@@ -1,6 +1,6 @@
 import pytest
 
-from llama_router.core.commands import Reject, RejectKind, Settled
+from llama_router.core.commands import Dispatch, Reject, RejectKind, Settled
 from llama_router.core.crashes import TRIAL_AFTER_S
 from llama_router.core.events import (
     EngineExited,
@@ -11,6 +11,7 @@ from llama_router.core.events import (
     LoadRequested,
     ModelSpec,
     RequestArrived,
+    RequestFinished,
     Timer,
     TimerFired,
     TimerKind,
@@ -35,6 +36,23 @@ def test_a_full_queue_and_a_model_that_is_too_large_are_refused_with_a_reason() 
     assert large.kind.value == "does_not_fit"
     assert "2.0 GB" not in large.reason
     assert "0.0 GB of gpu" in large.reason
+
+
+def test_a_model_has_as_many_requests_as_it_may_loading_or_ready() -> None:
+    spec = ModelSpec("a", "", max_requests=2, max_in_flight=2)
+    core = Core([spec], BenefitOrder())
+    core.handle(RequestArrived(1, "a"), 0.0)
+    core.handle(RequestArrived(2, "a"), 0.0)
+    for number, ready in ((3, False), (4, True)):
+        if ready:
+            core.handle(EngineReady("a", 1), 1.0)
+        (reject,) = core.handle(RequestArrived(number, "a"), 1.0)
+        assert isinstance(reject, Reject)
+        assert reject.kind is RejectKind.QUEUE_FULL
+        assert "2 requests already" in reject.reason
+    core.handle(RequestFinished(1), 2.0)
+    (dispatch,) = core.handle(RequestArrived(5, "a"), 2.0)
+    assert isinstance(dispatch, Dispatch)
 
 
 def hint_after(core: Core, number: int, model: str, now: float) -> float | None:

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import RouterProcess, launched, port_window, write_config
+from tests.support.ports import port_window
+from tests.support.router_process import RouterProcess, launched, write_config
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

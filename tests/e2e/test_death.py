@@ -1,6 +1,7 @@
 """What is left when the router ends, whichever way it ends."""
 
 import asyncio
+import os
 import signal
 
 import httpx2
@@ -155,9 +156,23 @@ async def test_a_closed_terminal_ends_it_unless_it_was_started_with_nohup(
     start_router: StartRouter,
     is_nohup: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" if is_nohup else ""
-    router = await start_router(prelude=ignore)
-    router.send(signal.SIGHUP)
+    import pty  # which Windows does not have
+
+    controller, terminal = pty.openpty()
+    take_it = (
+        f"import fcntl, os, signal, termios; fd = os.open({os.ttyname(terminal)!r}, os.O_RDWR);"
+        "fcntl.ioctl(fd, termios.TIOCSCTTY, 0); os.close(fd)"
+    )
+    if is_nohup:
+        take_it += "; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    try:
+        router = await start_router(prelude=take_it)
+        # An operator's: the terminal is still there.
+        router.send(signal.SIGHUP)
+        await router.says("reloaded; models: as they were")
+    finally:
+        os.close(terminal)
+        os.close(controller)
     if is_nohup:
         assert (await router.client.get("/v1/health")).status_code == 200
         router.send(signal.SIGTERM)

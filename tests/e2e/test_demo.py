@@ -11,7 +11,8 @@ import pytest
 
 from llama_router.catalog.demo import DEMO_TEXTS
 from tests.support.chat import deltas
-from tests.support.router_process import DEADLINE_S, launched, port_window
+from tests.support.ports import port_window
+from tests.support.router_process import DEADLINE_S, launched
 from tests.support.tools import need_embedded
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.embedded]

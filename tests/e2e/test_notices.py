@@ -9,7 +9,8 @@ from llama_router.catalog.tiny import write_model
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body, deltas, events
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import RouterProcess, launched, port_window, write_config
+from tests.support.ports import port_window
+from tests.support.router_process import RouterProcess, launched, write_config
 from tests.support.tools import need_embedded
 
 pytestmark = pytest.mark.asyncio

@@ -8,7 +8,8 @@ import pytest
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import HOST, RouterProcess, process_of
+from tests.support.ports import HOST
+from tests.support.router_process import RouterProcess, process_of
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,5 +1,8 @@
 """The router's own keys are nobody else's business."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.conftest import StartRouter
@@ -24,11 +27,12 @@ async def test_no_key_or_token_reaches_an_engine_or_a_log(
     answers = [
         await client.post(CHAT, json=body("alpha")),
         await client.post(CHAT, json=body("alpha"), headers={"authorization": "Bearer wrong"}),
-        await client.get("/admin/status", headers={"authorization": f"Bearer {KEY}"}),
         await client.get("/logs"),
     ]
     for refused in answers:
         assert (refused.status_code, error_of(refused)["code"]) == (401, "invalid_api_key")
+    answers.append(await client.get("/admin/status", headers={"authorization": f"Bearer {KEY}"}))
+    assert (answers[-1].status_code, error_of(answers[-1])["code"]) == (403, "forbidden")
     for headers in ({"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}):
         answer = await client.post(CHAT, json=body("alpha"), headers=headers)
         assert answer.status_code == 200
@@ -56,6 +60,22 @@ async def test_no_key_or_token_reaches_an_engine_or_a_log(
     for text in seen:
         for canary in (KEY, TOKEN, VARIABLE):
             assert canary not in text
+
+
+async def test_a_secret_that_a_reload_takes_from_the_environment_is_kept_from_engines(
+    start_router: StartRouter, fakes: FakeEngines, tmp_path: Path
+) -> None:
+    router = await start_router(models=("alpha", "beta"), env={"LATER": VARIABLE})
+    assert (await router.client.post(CHAT, json=body("alpha"))).status_code == 200
+    # Nobody's secret yet.
+    assert VARIABLE in process_of((await fakes.started("alpha")).pid).environ().values()
+    path = tmp_path / "router.json"
+    content = json.loads(path.read_text())
+    content["hub"] = {"token": "${env.LATER}"}
+    path.write_text(json.dumps(content))
+    assert (await router.client.post("/admin/reload")).status_code == 200
+    assert (await router.client.post(CHAT, json=body("beta"))).status_code == 200
+    assert VARIABLE not in process_of((await fakes.started("beta")).pid).environ().values()
 
 
 async def test_a_clients_own_key_goes_on_to_the_engine_when_the_router_has_none(

@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e.conftest import StartRouter
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import HOST, launched, port_window, write_config
+from tests.support.ports import HOST, port_window
+from tests.support.router_process import launched, write_config
 
 pytestmark = pytest.mark.asyncio
 
@@ -45,12 +46,12 @@ async def test_a_taken_port_is_said_and_nothing_is_started(tmp_path: Path) -> No
     [
         ("broken.yaml", "router:\n  port: [1\n", "broken.yaml:"),
         ("broken.json", '{\n"router": {"port": 1]\n}', "broken.json:2"),
-        ("key.yaml", "router:\n  prot: 1\n", "key.yaml:2: router.prot: "),
-        ("value.yaml", "router:\n  port: 0\n", "value.yaml:2: router.port: "),
+        ("key.yaml", "router:\n  prot: 1\n", "key.yaml:2:3: router.prot: "),
+        ("value.yaml", "router:\n  port: 0\n", "value.yaml:2:3: router.port: "),
         (
             "command.yaml",
             "models:\n- name: a\n  spawn:\n    command: [engine]\n",
-            "command.yaml:4: models[0].spawn.command: ",
+            "command.yaml:4:5: models[0].spawn.command: ",
         ),
     ],
 )
@@ -80,7 +81,8 @@ async def test_a_config_that_is_not_there_yet_is_created(tmp_path: Path) -> None
 
 async def test_a_models_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     config = write_config(tmp_path, models={"alpha": {}})
-    async with launched(tmp_path, config, "--models-dir", str(tmp_path / "typo")) as router:
+    typo = str(tmp_path / "typo")
+    async with launched(tmp_path, config, "--models-dir", typo, port=port_window()) as router:
         await router.prints("listens on")
         assert f"the models folder {tmp_path / 'typo'} does not exist" in router.err
 
@@ -101,7 +103,7 @@ async def test_an_unknown_startup_model_is_said(tmp_path: Path) -> None:
     config.write_text('version: "1.0"\nstartup_model: nobody\n')
     said = await refused(tmp_path, config)
     assert said.startswith("2: ")
-    assert f"{config}:2: startup_model: 'nobody' is" in said
+    assert f"{config}:2:1: startup_model: 'nobody' is" in said
     assert "none of the models found, which begin with: " in said or "there are none" in said
 
 
@@ -138,7 +140,7 @@ async def test_a_public_address_without_keys_is_refused_with_every_remedy(tmp_pa
         assert said.startswith("2: ")
         for remedy in remedies:
             assert remedy in said
-    assert re.search(rf"{config}:\d+: router\.host: ", in_file)
+    assert re.search(rf"{config}:\d+:\d+: router\.host: ", in_file)
     assert "command line: router.host: " in on_line
 
 

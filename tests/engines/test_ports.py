@@ -1,23 +1,17 @@
-import os
 import socket
 
 import pytest
 
 from llama_router.engines.ports import MAX_PORT, MAX_TRIES, NoFreePortError, PortAllocator
-
-HOST = "127.0.0.1"
-
-
-def base_port() -> int:
-    """A place of its own for each worker of a parallel run, below the ephemeral ports."""
-    return 10_000 + os.getpid() % 9_000
+from tests.support.ports import HOST, port_window
 
 
 def test_ports_go_upward_and_a_released_one_is_not_the_next() -> None:
-    ports = PortAllocator(base_port(), HOST)
+    base_port = port_window()
+    ports = PortAllocator(base_port, HOST)
     first = ports.acquire()
     second = ports.acquire()
-    assert base_port() <= first < second
+    assert base_port <= first < second
     ports.release(first)
     ports.release(first)
     assert ports.acquire() > second
@@ -45,7 +39,7 @@ def test_after_the_last_port_comes_the_base_again_but_none_in_use() -> None:
 
 def test_a_host_that_is_not_ours_is_said_so() -> None:
     with pytest.raises(NoFreePortError, match=r"192\.0\.2\.1"):
-        PortAllocator(base_port(), "192.0.2.1").acquire()
+        PortAllocator(port_window(), "192.0.2.1").acquire()
 
 
 def test_the_base_must_be_a_port() -> None:
@@ -65,3 +59,11 @@ def test_it_gives_up_after_a_bounded_number_of_tries(monkeypatch: pytest.MonkeyP
     with pytest.raises(NoFreePortError):
         PortAllocator(30_000, HOST).acquire()
     assert tried == list(range(30_000, 30_000 + MAX_TRIES))
+
+
+def test_ports_of_others_are_passed_over_though_nobody_listens_there() -> None:
+    base_port = port_window()
+    ports = PortAllocator(base_port, HOST)
+    first = ports.acquire({base_port, base_port + 1})
+    assert first > base_port + 1
+    assert ports.acquire() > first

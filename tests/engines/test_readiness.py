@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -72,6 +73,20 @@ def test_a_refused_connection_and_one_without_an_answer_are_not_healthy(
             assert not await is_healthy(HOST, port, "/health")
             held[0].close()
         assert not await is_healthy(HOST, port, "/health")
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_without_a_path_an_accepted_connection_is_enough(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def run() -> None:
+        with socket.create_server((HOST, 0)) as mute:
+            port = mute.getsockname()[1]
+            assert await is_healthy(HOST, port, "")
+        assert not await is_healthy(HOST, port, "")
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(run())

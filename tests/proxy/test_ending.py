@@ -158,3 +158,18 @@ async def test_the_log_tells_ends_and_no_content(caplog: pytest.LogCaptureFixtur
             assert json.loads(found.body)["error"]["code"] == "model_not_found"
     lines = [record.getMessage() for record in caplog.records if "end=" in record.getMessage()]
     assert lines == ["POST /v1/chat/completions model=- status=404 end=client.body"]
+
+
+async def test_it_is_remembered_what_was_asked_and_by_which_id_it_was_known() -> None:
+    async with data_plane(answer()) as plane:
+        await plane.ask(post(b"/v1/completions?x=1"))
+        await plane.gate.arrived()
+        ended = await last(plane)
+        assert (ended.path, ended.status, ended.request_id) == ("/v1/completions", 200, 1)
+        plane.gate.holds = True
+        client = await plane.client()
+        client.send(post())
+        plane.gate.reject(await plane.gate.arrived(), QueueFullError("full"))
+        await client.answer()
+        ended = await last(plane, 2)
+        assert (ended.path, ended.status, ended.request_id) == ("/v1/chat/completions", 429, 2)

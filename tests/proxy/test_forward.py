@@ -1,6 +1,11 @@
 import pytest
 
-from llama_router.proxy.forward import request_fields, response_fields
+from llama_router.proxy.forward import (
+    control_fields,
+    foreign_fields,
+    request_fields,
+    response_fields,
+)
 from llama_router.proxy.head import RequestHead, ResponseHead
 
 
@@ -20,7 +25,8 @@ def passed(*fields: tuple[bytes, bytes]) -> bytes:
         b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
         b"upgrade", b"http2-settings", b"host", b"content-length", b"expect", b"accept-encoding",
         b"cookie", b"forwarded", b"x-real-ip", b"x-admin-token", b"proxy-authorization",
-        b"proxy-x", b"x-router-class", b"x-forwarded-for", b"x-forwarded-anything",
+        b"proxy-x", b"x-router-class", b"x-router-key", b"x-router-scopes", b"x-forwarded-for",
+        b"x-forwarded-anything",
         b"x-llama-router-secret",
     ],
 )  # fmt: skip
@@ -69,3 +75,30 @@ def test_what_is_not_for_clients_stays_here(name: bytes) -> None:
 def test_a_stream_is_not_to_be_buffered() -> None:
     head = ResponseHead(200, b"", [], keep_alive=True, is_event_stream=True)
     assert response_fields(head) == b"HTTP/1.1 200 \r\nx-accel-buffering: no\r\n"
+
+
+def test_another_machine_sees_neither_keys_nor_where_a_client_is() -> None:
+    head = RequestHead()
+    private = (
+        b"authorization x-api-key api-key x-goog-api-key origin referer sec-fetch-site cookie"
+        b" x-router-class x-forwarded-for host accept-encoding connection x-hidden"
+    )
+    head.headers = [(name, b"x") for name in private.split()]
+    head.headers[-2] = (b"connection", b"x-hidden")
+    head.headers += [(b"accept", b"y"), (b"anthropic-version", b"1")]
+    assert foreign_fields(head) == b"accept: y\r\nanthropic-version: 1\r\n"
+
+
+def test_a_keys_name_cannot_be_taken_for_a_field() -> None:
+    assert control_fields("ann", ("inference", "admin")) == (
+        b"x-router-key: ann\r\nx-router-scopes: inference,admin\r\n"
+    )
+    assert control_fields("a\r\nx: \u00fc%", ()) == (
+        b"x-router-key: a%0D%0Ax:%20%C3%BC%25\r\nx-router-scopes: \r\n"
+    )
+
+
+def test_an_answer_gives_no_orders_to_whatever_stands_before_the_router() -> None:
+    fields = [(b"x-accel-redirect", b"/etc"), (b"x-sendfile", b"/etc"), (b"x-accel", b"1")]
+    head = ResponseHead(200, b"OK", fields, keep_alive=True)
+    assert response_fields(head) == b"HTTP/1.1 200 OK\r\nx-accel: 1\r\n"

@@ -162,15 +162,21 @@ def test_health_is_public_but_starts_nothing(path: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/admin", b"/admin/load", b"/%61dmin/load", b"/adm%69n%2fload"])
 def test_the_admin_token_is_asked_for_however_the_path_is_written(path: bytes) -> None:
-    for guard in (Guard(admin_token="t"), Guard(admin_token="t", api_keys=["k"])):
-        with pytest.raises(AuthenticationError):
+    for guard, refusal in (
+        (Guard(admin_token="t"), AuthenticationError),
+        (Guard(admin_token="t", api_keys=["k"]), ForbiddenError),
+    ):
+        with pytest.raises(refusal):
             guard.check(head((b"x-api-key", b"k"), path=path))
         guard.check(head((b"x-admin-token", b"t"), path=path))
 
 
-def test_the_admin_token_is_no_key_for_the_rest() -> None:
-    with pytest.raises(AuthenticationError):
-        Guard(admin_token="t", api_keys=["k"]).check(head((b"x-api-key", b"t")))
+def test_the_admin_token_opens_the_routers_own_pages_but_no_model() -> None:
+    guard = Guard(admin_token="t", api_keys=["k"])
+    asked = head((b"x-api-key", b"t"))
+    guard.check(asked)
+    with pytest.raises(ForbiddenError, match="does not open 'inference'"):
+        guard.check_inference(asked)
 
 
 def test_without_keys_everything_is_open() -> None:
@@ -205,3 +211,16 @@ def test_a_model_whose_name_begins_like_the_admin_api_is_no_part_of_it() -> None
     for path in (b"/admin", b"/admin/", b"/admin/load", b"/%61dmin/load"):
         with pytest.raises(AuthenticationError):
             guard.check(head(path=path))
+
+
+@pytest.mark.parametrize("page", [b"/admin/docs", b"/admin/docs/docs.js", b"/admin/docs/docs.css"])
+def test_the_page_over_the_api_opens_without_a_key_and_nothing_else_below_admin_does(
+    page: bytes,
+) -> None:
+    for guard in (Guard(api_keys=["k"]), Guard(admin_token="t"), Guard(api_keys=["k"])):
+        guard.check(head(path=page))
+        for path in (b"/admin/keys", page + b"/", page + b"%2f..%2fkeys", b"/admin/docs/../keys"):
+            with pytest.raises(AuthenticationError):
+                guard.check(head(path=path))
+    with pytest.raises(ForbiddenError):
+        Guard().check(head(path=page, host=b"evil.example"))

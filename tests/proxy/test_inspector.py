@@ -11,7 +11,10 @@ import pytest_asyncio
 
 import llama_router.proxy.inspector as inspector_module
 from llama_router.proxy.errors import BadRequestError, InternalError
-from llama_router.proxy.inspector import BodyInspector
+from llama_router.proxy.inspector import BodyInspector, Changed
+from llama_router.proxy.inspector_child import Change
+from llama_router.proxy.peek import Peek
+from llama_router.proxy.rewrite import make_rewrite
 
 FORM_TYPE = b"multipart/form-data; boundary=b"
 FORM = (
@@ -180,3 +183,25 @@ async def test_an_inspector_that_cannot_be_started_is_an_error(
     with pytest.raises(InternalError, match="no processes left"):
         await inspector.inspect(JSON, None)
     await inspector.close()
+
+
+@pytest.mark.parametrize("passes_files", [True, False])
+@pytest.mark.asyncio
+async def test_bodies_in_memory_and_on_disk_are_changed(
+    inspector: BodyInspector, monkeypatch: pytest.MonkeyPatch, *, passes_files: bool
+) -> None:
+    """Also where no file can be passed to the child."""
+    if not passes_files:
+        monkeypatch.setattr("llama_router.proxy.inspector._PASSES_FILES", False)
+    peek = Peek("a", stream=True)
+    change = Change(make_rewrite(model="inner", strip=["stream"]), peek, 10**6)
+    expected = b'{"model":"inner","x":"%b"}' % (b"y" * 500_000)
+    found = await inspector.change(JSON, None, change, None)
+    assert found == Changed(Peek("a", stream=False), len(expected), expected)
+    with stored(JSON) as source, stored(b"") as target:
+        found = await inspector.change(source, None, change, target)
+        assert found == Changed(Peek("a", stream=False), len(expected))
+        assert (target.tell(), target.read()) == (0, expected)
+        with pytest.raises(BadRequestError, match="too large"):
+            await inspector.change(source, None, Change(change.rewrite, peek, 9), target)
+    assert (await inspector.inspect(JSON, None)).model == "a"

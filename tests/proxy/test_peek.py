@@ -6,10 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_router.proxy.errors import BadRequestError
+from llama_router.proxy.form import MAX_FORM_TYPE_BYTES, is_multipart
 from llama_router.proxy.peek import (
-    MAX_FORM_TYPE_BYTES,
     MAX_MODEL_NAME_BYTES,
-    is_multipart,
     is_quick_to_peek,
     peek_json,
     peek_multipart,

@@ -6,6 +6,7 @@ import pytest
 from llama_router.proxy.body import BodyBudget
 from llama_router.proxy.chunked import encode_chunk
 from llama_router.proxy.limits import (
+    MAX_CONFIG_BODY_BYTES,
     MAX_CONTROL_BODY_BYTES,
     MAX_JSON_BODY_BYTES,
     SPOOL_THRESHOLD_BYTES,
@@ -245,3 +246,12 @@ async def test_a_path_that_is_no_models_takes_no_large_body_either() -> None:
         body = b"x" * (MAX_CONTROL_BODY_BYTES + 1)
         request = post(b"/unknown/props", body).replace(b"POST", b"GET")
         assert (await plane.ask(request)).status == 413
+
+
+async def test_a_config_that_is_to_be_checked_may_be_as_long_as_a_file() -> None:
+    path = b"/admin/config/validate"
+    async with data_plane() as plane:
+        assert (await plane.ask(post(path, b"x" * (MAX_CONTROL_BODY_BYTES + 1)))).status == 200
+        assert (await plane.ask(post(path, b"x" * MAX_CONFIG_BODY_BYTES))).status == 200
+        too_long = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+        assert (await plane.ask(too_long % (path, MAX_CONFIG_BODY_BYTES + 1))).status == 413

@@ -19,6 +19,10 @@ class Key:
     name: str
     priority: int = 0
     batch: bool = False
+    scopes: tuple[str, ...] | None = None
+    models: tuple[str, ...] = ()
+    requests_per_minute: int = 0
+    max_in_flight: int = 0
 
 
 KEYS = (Key("k-ann", "ann", priority=3), Key("k-jobs", "jobs", batch=True), Key("k-bob", "bob"))

@@ -19,8 +19,8 @@ from llama_router.store import STORE_FILE_NAME
 from llama_router.store.store import Store
 from tests.support.chat import CHAT, body
 from tests.support.fake_engine_control import FakeEngines
+from tests.support.ports import HOST, port_window
 from tests.support.raw_client import RawClient
-from tests.support.router_process import HOST, port_window
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -72,7 +72,8 @@ def make_router(folder: Path, command: list[str], **settings: Any) -> Router:  #
 
 def left_in(folder: Path) -> list[Path]:
     """What a router has left in its state folder that is not to be kept."""
-    return [path for path in (folder / "state").iterdir() if not path.name.startswith("store.")]
+    kept = ("store.", "downloads.json.lock")
+    return [path for path in (folder / "state").iterdir() if not path.name.startswith(kept)]
 
 
 async def test_it_serves_until_it_is_asked_to_end(tmp_path: Path, fakes: FakeEngines) -> None:

@@ -21,7 +21,7 @@ from llama_router.proxy.server import ProxyServer, Services
 from llama_router.runtime.bridge import Bridge
 from llama_router.runtime.desk import Desk
 from llama_router.runtime.engine_room import EngineRoom
-from llama_router.runtime.feed import FOLLOWER_MAX_COUNT
+from llama_router.runtime.feed import FOLLOWER_MAX_COUNT, USUAL_TOPICS
 from llama_router.runtime.roster import RosterModel
 from llama_router.store.records import RequestRecord
 from llama_router.store.store import StoreError
@@ -237,6 +237,9 @@ async def test_the_history_is_the_stores_within_its_bound() -> None:
         "tokens_out": None,
         "queue_s": None,
         "first_byte_s": None,
+        "path": "",
+        "status": 0,
+        "prompt": "",
     }
     bridge.store = OneStore(StoreError("the disk is gone"))
     with pytest.raises(ControlError, match="the disk is gone") as raised:
@@ -250,8 +253,8 @@ async def test_events_come_as_json_with_the_apis_names_of_states_and_for_one_mod
     desk, _room = open_desk()
     bridge, _logs = bridge_over(desk)
     woken = asyncio.Event()
-    everything = bridge.follow_events(None, woken.set)
-    of_b = bridge.follow_events("b", lambda: None)
+    everything = bridge.follow_events(None, woken.set, USUAL_TOPICS)
+    of_b = bridge.follow_events("b", lambda: None, USUAL_TOPICS)
     desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
     ready(desk, "a", 1)
     async with asyncio.timeout(10):
@@ -270,7 +273,7 @@ async def test_events_come_as_json_with_the_apis_names_of_states_and_for_one_mod
 async def test_whoever_follows_one_model_is_told_too_that_events_were_lost() -> None:
     desk, _room = open_desk()
     bridge, _logs = bridge_over(desk)
-    follower = bridge.follow_events("b", lambda: None)
+    follower = bridge.follow_events("b", lambda: None, USUAL_TOPICS)
     for _ in range(FOLLOWER_MAX_COUNT + 5):
         desk.feed.state_changed("a", "ready", "draining", "why")
     (lost,) = [json.loads(line) for line in follower.take()]

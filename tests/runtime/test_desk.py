@@ -25,6 +25,8 @@ from llama_router.proxy.gate import NoticeKind
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.desk import MAX_DEEDS_PER_CALLBACK, Desk
 from llama_router.runtime.engine_room import EngineRoom
+from llama_router.runtime.feed import REQUEST, RequestStarted
+from llama_router.runtime.foresight import Foresight
 from llama_router.runtime.roster import Roster, build_roster
 
 pytestmark = pytest.mark.asyncio
@@ -79,14 +81,18 @@ class Waiter:
         self.log.append((kind, model, fraction if position is None else position))
 
 
-def roster_of(*ids: str, **spawn: Any) -> Roster:  # noqa: ANN401 - plain data
+def roster_of(
+    *ids: str,
+    selectors: dict[str, Any] | None = None,
+    **spawn: Any,  # noqa: ANN401 - plain data
+) -> Roster:
     found = [CatalogModel(id=each, path=None, source=ModelSource.MODELS_DIR) for each in ids]
     twins = [
         CatalogModel(id=each, path=None, source=ModelSource.MODELS_DIR, names=("twin",))
         for each in ("t1", "t2")
     ]
     broken = CatalogModel(id="broken", path=None, source=ModelSource.MODELS_DIR, invalid="cut off")
-    config = Config.model_validate({"default_spawn": spawn})
+    config = Config.model_validate({"default_spawn": spawn, "selectors": selectors or {}})
     return build_roster(config, [*found, *twins, broken])
 
 
@@ -322,3 +328,33 @@ async def test_an_engine_that_gave_no_byte_is_looked_at() -> None:
     desk.bounced(request)
     # It may live and refuse connections, of which no exit ever tells.
     assert ("doubt a", 1) in room.log
+
+
+async def test_those_who_watch_are_told_of_requests_whose_end_is_told_too() -> None:
+    desk, _room = open_desk("a")
+    follower = desk.feed.subscribe(lambda: None, topics=frozenset({REQUEST}))
+    first = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    assert desk.submit(Waiter(), "a", may_load=False, wants_notices=False) is None
+    desk.submit(Waiter(), "a", may_load=True, wants_notices=False, takes_slot=False)
+    second = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    told = [event for event in follower.take() if isinstance(event, RequestStarted)]
+    assert [(one.request_id, one.model) for one in told] == [(first, "a"), (second, "a")]
+
+
+async def test_a_selector_spills_over_while_it_is_not_yet_known_what_its_targets_need() -> None:
+    desk = Desk()
+    selector = {"strategy": "spillover", "targets": ["a", "b"], "spillover": 2}
+    roster = roster_of("a", "b", selectors={"any": selector})
+    desk.open(Core(roster.specs()), roster, cast("EngineRoom", Room()))
+    may_end = asyncio.Event()
+
+    async def look(_name: str) -> None:
+        await may_end.wait()
+
+    desk.foresight = Foresight({"a", "b"}, look, desk.post)
+    chosen = []
+    for _ in range(4):
+        chosen.append(desk.resolve("any").model)
+        desk.submit(Waiter(), chosen[-1], may_load=True, wants_notices=False)
+    assert chosen == ["a", "a", "b", "b"]
+    desk.close()

@@ -27,7 +27,8 @@ from llama_router.runtime import engine_room
 from llama_router.runtime.engine_room import ENGINE_HOST, EngineRoom
 from llama_router.runtime.roster import build_roster
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import port_window, process_of
+from tests.support.ports import port_window
+from tests.support.router_process import process_of
 
 pytestmark = [
     pytest.mark.asyncio,

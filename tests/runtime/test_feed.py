@@ -7,11 +7,13 @@ import pytest
 
 from llama_router.runtime.feed import (
     FOLLOWER_MAX_COUNT,
+    REQUEST,
     EventsDropped,
     Feed,
     FeedEvent,
     LoadProgress,
     QueueChanged,
+    RequestStarted,
     StateChanged,
 )
 
@@ -129,3 +131,29 @@ def test_events_come_whole_and_in_order_to_another_thread() -> None:
     assert not thread.is_alive()
     assert seen == sorted(seen)
     assert sum(dropped) + len(seen) == count
+
+
+def test_who_follows_one_thing_is_not_told_of_another_and_publishers_know() -> None:
+    begun: list[int] = []
+    feed = Feed(lambda: begun.append(1))
+    requests = feed.subscribe(lambda: None, frozenset({REQUEST}))
+    assert (feed.is_followed, feed.follows_requests, begun) == (False, True, [])
+    models = feed.subscribe(lambda: None)
+    assert (feed.is_followed, begun) == (True, [1])
+    started = RequestStarted(1.0, "a", 7, "ann")
+    feed.publish(started)
+    feed.publish(QueueChanged(1.0, "a", 1, 0))
+    assert requests.take() == [started]
+    assert models.take() == [QueueChanged(1.0, "a", 1, 0)]
+    requests.close()
+    assert (feed.is_followed, feed.follows_requests) == (True, False)
+
+
+def test_whoever_loses_events_is_told_whatever_it_follows() -> None:
+    feed = Feed()
+    follower = feed.subscribe(lambda: None, frozenset({REQUEST}))
+    for number in range(FOLLOWER_MAX_COUNT + 2):
+        feed.publish(RequestStarted(1.0, "a", number, ""))
+    first, *rest = follower.take()
+    assert first == EventsDropped(1.0, "", 2)
+    assert len(rest) == FOLLOWER_MAX_COUNT

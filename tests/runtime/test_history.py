@@ -47,3 +47,6 @@ def test_a_record_says_when_its_request_came() -> None:
     assert (record.model, record.key, record.end) == ("a", "ann", "-.-")
     assert (record.queue_s, record.first_byte_s) == (0.5, 1.0)
     assert (record.tokens_in, record.tokens_out) == (3, 4)
+    asked = Ended("a", "", "-.-", 2.0, None, None, None, None, "what", "/v1/x", 200, 1)
+    record = record_of(asked, 5.0)
+    assert (record.path, record.status, record.prompt) == ("/v1/x", 200, "what")

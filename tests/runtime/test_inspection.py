@@ -5,7 +5,7 @@ import pytest
 
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.catalog.tiny import write_model
-from llama_router.config.schema import Config
+from llama_router.config.schema import Config, ModelEntry
 from llama_router.engines.launch import LaunchSpec, Readiness
 from llama_router.runtime.inspection import problem_of
 from llama_router.runtime.roster import RosterModel
@@ -21,7 +21,7 @@ def model(*parts: Path, mmproj: Path | None = None) -> RosterModel:
         parts=parts if len(parts) > 1 else (),
         mmproj=mmproj,
     )
-    return RosterModel(found, Config().default_spawn, "")
+    return RosterModel(found, Config().default_spawn, ModelEntry(name="a"))
 
 
 def launch(program: str, path: str = "/usr/bin:/bin") -> LaunchSpec:

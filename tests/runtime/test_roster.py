@@ -7,14 +7,13 @@ import pytest
 
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.catalog.tiny import write_model
-from llama_router.config.schema import Config
+from llama_router.config.schema import Config, ModelSettings
 from llama_router.core.events import DeviceBytes
 from llama_router.engines.launch import OwnerCheck
 from llama_router.runtime.roster import (
     Figure,
     Roster,
     build_roster,
-    take_demo_stock,
     take_stock,
 )
 
@@ -80,6 +79,19 @@ def test_an_auto_entry_without_its_file_is_no_model(found: CatalogModel) -> None
     assert [model.found.id for model in build_roster(config(entry), [found]).models] == ["fox"]
 
 
+def test_entries_without_their_files_are_told_in_one_line(
+    found: CatalogModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    build_roster(config({"name": "fox", "state": "auto"}), [found])
+    assert not caplog.messages
+    names = [f"org/name-{number}:Q8_0" for number in range(12)]
+    build_roster(config(*({"name": name, "state": "auto"} for name in names)), [found])
+    (message,) = caplog.messages
+    assert "org/name-0:Q8_0, " in message
+    assert " and 4 more; `llama-router pull NAME`" in message
+
+
 def test_a_manual_entry_takes_the_place_of_the_found_model_with_its_file(
     found: CatalogModel, file: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +142,41 @@ def test_a_manual_entry_without_its_file_is_invalid_and_not_for_the_core() -> No
     assert len(roster) == 1
 
 
+def test_manual_entries_of_files_in_no_searched_folder_are_looked_at_all_the_same(
+    tmp_path: Path,
+) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    write_model(far / "owl.gguf", "one two three", name="owl")
+    (far / "broken.gguf").write_bytes(b"no model at all")
+    (far / "weights.safetensors").write_bytes(b"x")
+    entries = [
+        {"name": name, "path": str(far / file)}
+        for name, file in (("bad", "broken.gguf"), ("o", "owl.gguf"), ("w", "weights.safetensors"))
+    ]
+
+    roster = take_stock(config(*entries), {}, tmp_path / "home")
+
+    bad, owl, weights = (model.found for model in roster.models)
+    assert (bad.id, bad.invalid) == ("bad", "not a GGUF file")
+    assert (owl.id, owl.invalid, owl.size_bytes) == ("o", "", (far / "owl.gguf").stat().st_size)
+    assert owl.metadata is not None
+    assert owl.metadata.name == "owl"
+    assert (weights.id, weights.invalid, weights.metadata) == ("w", "", None)
+
+
+def test_an_auto_entry_never_brings_a_file_in_that_a_manual_one_names(tmp_path: Path) -> None:
+    path = tmp_path / "far" / "owl.gguf"
+    path.parent.mkdir()
+    write_model(path, "one two three", name="owl")
+    entries = [
+        {"name": "o", "path": str(path)},
+        {"name": "p", "state": "auto", "path": str(path)},
+    ]
+    roster = take_stock(config(*entries), {}, tmp_path / "home")
+    assert [model.found.id for model in roster.models] == ["o"]
+
+
 def test_a_manual_entry_needs_no_file() -> None:
     spawn = {"command": ["serve", "--port", "$port"]}
     roster = build_roster(config({"name": "remote", "spawn": spawn, "aliases": ["r"]}), [])
@@ -177,7 +224,7 @@ def test_the_fingerprint_changes_with_what_a_running_engine_would_have_to_follow
     assert (before != after) is differs
 
 
-def test_stock_is_taken_in_caches_and_folders_and_for_the_demo_in_its_folder_only(
+def test_stock_is_taken_in_caches_and_folders(
     tmp_path: Path,
 ) -> None:
     folder, cache = tmp_path / "models", tmp_path / "home" / ".cache" / "llama.cpp"
@@ -189,8 +236,55 @@ def test_stock_is_taken_in_caches_and_folders_and_for_the_demo_in_its_folder_onl
     both = take_stock(settings, env, tmp_path / "home")
     assert "fox" in [model.found.id for model in both.models]
     assert len(both) == 2
-    demo = take_demo_stock(settings, env, tmp_path / "home")
-    assert [model.found.id for model in demo.models] == ["fox"]
+
+
+def test_a_roster_follows_another_and_remembers_those_who_leave(found: CatalogModel) -> None:
+    roster = build_roster(config(), [found])
+    (fox,) = roster.models
+    other = build_roster(config({"name": "owl"}), [])
+    assert roster.follow(other, leaving={"fox": fox}) == [fox]
+    assert [model.found.id for model in roster.models] == ["owl"]
+    assert ("fox" in roster, roster["fox"]) == (False, fox)
+    assert (roster.find("fox"), roster.find("nobody")) == (fox, None)
+    assert roster.config is other.config
+    assert fox in roster.follow(build_roster(config(), []))
+    with pytest.raises(KeyError):
+        roster["fox"]
+
+
+def test_what_was_set_while_running_lies_over_the_config(found: CatalogModel) -> None:
+    override = ModelSettings(ttl_s=7.0)
+    entry = {"name": "owl", "ttl_s": 5.0}
+    overrides = {"fox": override, "owl": override}
+    roster = build_roster(config(entry), [found], overrides)
+    assert {roster.spec(model).ttl_s for model in roster.models} == {7.0}
+
+
+def test_names_of_filters_are_aliases(found: CatalogModel) -> None:
+    filters = {"set_params_by_id": {"hot": {"temperature": 2}}}
+    roster = build_roster(config({"name": "fox", "state": "auto", "filters": filters}), [found])
+    assert roster.catalog.resolve("hot").id == "fox"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "owl", "state": "manual", "aliases": ["hot"]},
+        {"name": "fox", "state": "auto", "aliases": ["hot"]},
+        {"name": "fox", "state": "auto", "aliases": ["also"]},
+    ],
+)
+@pytest.mark.parametrize("has_filters", [True, False])
+def test_names_that_are_given_twice_are_listed_once(
+    found: CatalogModel, entry: dict[str, Any], *, has_filters: bool
+) -> None:
+    names = [entry["name"], "hot", "also"] if has_filters else []
+    filters: dict[str, Any] = {"set_params_by_id": {name: {} for name in names}}
+    roster = build_roster(config({**entry, "filters": filters}), [found])
+    model = roster.catalog.resolve(entry["aliases"][0])
+    assert model.id == entry["name"]
+    assert model.id not in model.names
+    assert sorted(set(model.names)) == sorted(model.names)
 
 
 def test_an_auto_entry_whose_file_is_elsewhere_is_not_dropped_without_a_word(
@@ -249,3 +343,23 @@ def test_the_models_own_ttl_counts_and_zero_is_never(
     entry = {"name": "fox", "state": "auto", "ttl_s": own_s}
     (spec,) = build_roster(config(entry, router={"ttl_s": everywhere_s}), [found]).specs()
     assert spec.ttl_s == ttl_s
+
+
+def test_engines_that_always_listen_on_one_port_are_known_to() -> None:
+    addresses = {
+        "a": "http://localhost:9000",
+        "b": "http://$host:9000/v1",
+        "c": "http://$host:$port",
+        "d": "http://box.lan:9001",
+    }
+    entries = [
+        {"name": name, "spawn": {"command": ["serve", "$port"], "address": address}}
+        for name, address in addresses.items()
+    ]
+    roster = build_roster(config(*entries), [])
+    specs = {spec.name: spec.address for spec in roster.specs()}
+    assert specs == {"a": "127.0.0.1:9000", "b": "127.0.0.1:9000", "c": "", "d": "box.lan:9001"}
+    assert roster.fixed_ports - {0} == {9000}
+    followed = build_roster(config(), [])
+    followed.follow(roster)
+    assert 9000 in followed.fixed_ports

@@ -29,3 +29,14 @@ def test_models_differ_in_what_matters() -> None:
 
 def test_there_is_always_a_model() -> None:
     assert all(draw_models(random.Random(seed)) for seed in range(200))  # noqa: S311
+
+
+def test_walks_have_rules_for_groups_combinations_or_none() -> None:
+    drawn = [draw_plan(random.Random(seed)).settings for seed in range(60)]  # noqa: S311
+    with_groups = [each for each in drawn if each.groups]
+    with_combinations = [each for each in drawn if each.combinations]
+    assert len(with_groups) > 5
+    assert len(with_combinations) > 5
+    assert len(with_groups) + len(with_combinations) < 50
+    assert any(rule.swap and not rule.exclusive for each in with_groups for rule in each.groups)
+    assert any(each.eviction_costs for each in with_combinations)

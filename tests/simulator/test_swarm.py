@@ -96,6 +96,27 @@ class IgnoresBudgets(Core):
         return [] if isinstance(event, ev.BudgetsChanged) else super().handle(event, now)
 
 
+class IgnoresRules(Core):
+    def __init__(
+        self, models: Iterable[ev.ModelSpec], policy: Policy, settings: CoreSettings
+    ) -> None:
+        super().__init__(models, policy, _without_rules(settings))
+
+    def handle(self, event: ev.Event, now: float) -> list[Command]:
+        if isinstance(event, ev.SettingsChanged):
+            event = ev.SettingsChanged(_without_rules(event.settings))
+        return super().handle(event, now)
+
+
+def _without_rules(settings: CoreSettings) -> CoreSettings:
+    return msgspec.structs.replace(settings, groups=(), combinations=())
+
+
+class KeepsOldSettings(Core):
+    def handle(self, event: ev.Event, now: float) -> list[Command]:
+        return [] if isinstance(event, ev.SettingsChanged) else super().handle(event, now)
+
+
 class BelievesEveryGeneration(Core):
     def handle(self, event: ev.Event, now: float) -> list[Command]:
         if isinstance(event, ev.EngineReady | ev.EngineReaped | ev.EngineExited):
@@ -113,6 +134,8 @@ class BelievesEveryGeneration(Core):
         ForgetsRefusals,
         IgnoresTimers,
         IgnoresBudgets,
+        IgnoresRules,
+        KeepsOldSettings,
         BelievesEveryGeneration,
     ],
 )

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llama_router.store.database import Database, is_broken, read_requests
@@ -24,6 +25,21 @@ def test_the_history_is_readable_beside_the_writer(path: Path) -> None:
         assert read_requests(path, 6.0, 10) == []
         database.write([], [RECORD])
     assert read_requests(path, 0.0, 10) == [RECORD, RECORD]
+
+
+def test_an_answer_is_bounded_by_its_prompts_and_traces_have_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_router.store.database.ANSWER_PROMPTS_MAX_CHARS", 10)
+    records = [
+        msgspec.structs.replace(RECORD, time_s=float(second), prompt="x" * 4) for second in range(5)
+    ]
+    with closing(Database(path)) as database:
+        database.write([], records)
+        # The newest, until the limit is reached.
+        assert database.requests(0.0, 10) == records[2:]
+        traced = read_requests(path, 0.0, 10)
+    assert [(one.time_s, one.prompt) for one in traced] == [(second, "") for second in range(5)]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:
@@ -61,6 +77,21 @@ def test_the_oldest_footprints_go_first(path: Path, monkeypatch: pytest.MonkeyPa
         )
         database.prune(0.0, max_count=1, max_age_s=1.0)
         assert [key.model for key in database.footprints()] == ["m2", "m3"]
+
+
+def test_the_file_is_bounded_and_its_oldest_rows_go(path: Path) -> None:
+    rows = [msgspec.structs.replace(RECORD, time_s=float(n), prompt="p" * 900) for n in range(1000)]
+    with closing(Database(path)) as database:
+        for _ in range(3):
+            database.write([], rows)
+            database.prune(0.0, max_count=10**6, max_age_s=1e9, max_bytes=300_000)
+        kept = database.requests(0.0, 10_000)
+        assert 100 < len(kept) < 350
+        assert kept[-1].time_s == 999.0
+        # One row cannot be made smaller; it goes, and the search for more ends.
+        database.prune(0.0, max_count=10**6, max_age_s=1e9, max_bytes=0)
+        assert database.requests(0.0, 10_000) == []
+    assert path.stat().st_size < 2_000_000
 
 
 def test_only_faults_of_the_file_call_for_a_new_one() -> None:

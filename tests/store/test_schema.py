@@ -24,9 +24,12 @@ def add_column(connection: sqlite3.Connection) -> None:
 def test_each_version_is_led_to_the_newest_and_keeps_its_rows(
     connection: sqlite3.Connection,
 ) -> None:
+    migrate(connection, MIGRATIONS[:1])
+    connection.execute("INSERT INTO requests VALUES (1, 2, 'm', '', 1, 1, 1, 1, 1, '')")
     migrate(connection)
     assert version_of(connection) == len(MIGRATIONS)
-    connection.execute("INSERT INTO requests VALUES (1, 2, 'm', '', 1, 1, 1, 1, 1, '')")
+    asked = connection.execute("SELECT model, path, status, prompt FROM requests").fetchall()
+    assert asked == [("m", "", 0, "")]
     migrate(connection, [*MIGRATIONS, add_column])
     migrate(connection, [*MIGRATIONS, add_column])
     assert version_of(connection) == len(MIGRATIONS) + 1

@@ -1,18 +1,25 @@
 """The store as the router uses it: handed over at once, written soon, never in the way."""
 
-import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from llama_router.store.database import Database
-from llama_router.store.records import Footprint, FootprintKey, RequestRecord
+from llama_router.store.database import Database, read_requests
+from llama_router.store.records import (
+    PROMPT_MAX_CHARS,
+    Footprint,
+    FootprintKey,
+    RequestRecord,
+)
 from llama_router.store.store import Store, StoreError
 
 KEY = FootprintKey("alpha", "1f3a", "b11434")
@@ -241,31 +248,61 @@ import sys
 from pathlib import Path
 from llama_router.store.records import RequestRecord
 from llama_router.store.store import Store
-store = Store.open(Path(sys.argv[1]), batch_interval_s=0.001)
-number = 0
+store = Store.open(Path(sys.argv[1]), batch_interval_s=0.001, requests_max_count=3000)
+number = int(sys.argv[2])
 while True:
     number += 1
-    store.add_request(RequestRecord(time_s=1.9e9 + number, model="m", total_s=0, end="-.-"))
-    if number % 500 == 0:
+    prompt = "p" * (number % 3000)
+    record = RequestRecord(time_s=1.9e9 + number, model="m", total_s=0, end="-.-", prompt=prompt)
+    store.add_request(record)
+    if number % 50 == 0:
         store.requests(limit=1)
         print(number, flush=True)
 """
 
 
-def test_a_kill_in_the_middle_costs_nothing_that_was_written(open_store: Open, path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, env=dict(os.environ)
-    ) as writer:
-        assert writer.stdout is not None
-        written = [int(writer.stdout.readline()) for _ in range(3)][-1]
-        writer.kill()
-        assert writer.wait(DEADLINE_S) == -signal.SIGKILL
-    records = open_store().requests(limit=1_000_000)
-    assert len(records) >= written
-    assert [record.time_s for record in records] == [1.9e9 + n + 1 for n in range(len(records))]
+def test_kills_at_random_points_cost_nothing_that_was_written_and_never_the_file(
+    open_store: Open, path: Path
+) -> None:
+    # pytest-randomly seeds it, and says with what.
+    dice, written = random.Random(random.random()), 0  # noqa: S311 - a test's dice
+    newest = request(0)
+    for _ in range(5):
+        program = [sys.executable, "-c", _WRITER, str(path), str(written)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            for _ in range(dice.randint(1, 40)):
+                written = int(writer.stdout.readline())
+            # Some instructions later, in the middle of the next batch or between two.
+            for _ in range(dice.randint(0, 200_000)):
+                pass
+            writer.kill()
+            assert writer.wait(DEADLINE_S) == -signal.SIGKILL
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        newest = read_requests(path, 0.0, 10_000)[-1]
+        assert newest.time_s - 1.9e9 >= written
+        written = int(newest.time_s - 1.9e9)
+    (kept,) = open_store().requests(limit=1)
+    assert msgspec.structs.replace(kept, prompt="") == newest
+    assert not path.with_name(f"{path.name}.broken").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+def test_prompts_are_kept_shortened_and_never_more_than_the_queue_may_hold(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_router.store.store.QUEUED_PROMPTS_MAX_CHARS", 40_000)
+    store = open_store(batch_interval_s=NEVER_S)
+    for number, length in enumerate((30_000, 20_000, 10_000)):
+        store.add_request(request(number, prompt="p" * length, path="/v1/completions", status=200))
+    kept = store.requests()
+    assert [len(one.prompt) for one in kept] == [PROMPT_MAX_CHARS, 0, 10_000]
+    assert {(one.path, one.status) for one in kept} == {("/v1/completions", 200)}
+    # What was written makes room.
+    store.add_request(request(3, prompt="p" * 30_000))
+    assert len(store.requests()[-1].prompt) == PROMPT_MAX_CHARS
+
+
 def test_only_its_owner_can_read_it(open_store: Open, path: Path) -> None:
     store = open_store()
     store.add_request(request(1))

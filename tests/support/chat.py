@@ -16,8 +16,10 @@ def events(text: str) -> list[Any]:
     """Give the events of a whole stream, decoded; "[DONE]" as it is."""
     found = []
     for block in text.split("\n\n"):
-        if block.startswith("data: "):
-            data = block.removeprefix("data: ")
+        # The router's own events are numbered.
+        _, is_data, data = block.rpartition("data: ") if block[:4] == "id: " else ("", "", "")
+        if is_data or block.startswith("data: "):
+            data = data or block.removeprefix("data: ")
             found.append(data if data == "[DONE]" else json.loads(data))
     return found
 

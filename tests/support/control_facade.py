@@ -9,6 +9,7 @@ from llama_router.control.facade import (
     ControlError,
     DeviceInfo,
     Follower,
+    ListedModel,
     ModelInfo,
     PlanInfo,
     RouterInfo,
@@ -54,7 +55,10 @@ class Router:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
+        self.problem = ""
         self.error: Exception | None = None
+        self.asked_keys: list[str] = []
+        self.asked_kinds: frozenset[str] = frozenset()
         self.follower: Lines | None = None
         self.history_count = 0
         self.asked_history: tuple[float, int] | None = None
@@ -63,12 +67,20 @@ class Router:
     async def models(self) -> list[ModelInfo]:
         if self.error is not None:
             raise self.error
-        return self.described
+        return list(self.described)
 
     async def model(self, name: str) -> ModelInfo:
         if name != ALPHA.id:
             raise ControlError(404, "model_not_found", f"no model {name}")
         return ALPHA
+
+    async def listing(self, key: str) -> list[ListedModel]:
+        self.asked_keys.append(key)
+        return [listed(info) for info in await self.models()]
+
+    async def listed(self, name: str, key: str) -> ListedModel:
+        self.asked_keys.append(key)
+        return listed(await self.model(name))
 
     async def load(self, name: str) -> ModelInfo:
         self.orders.append(f"load {name}")
@@ -117,6 +129,15 @@ class Router:
             ),
         )
 
+    def config_problem(self) -> str:
+        return self.problem
+
+    async def whose_log(self, name: str | None, key: str) -> str | None:
+        self.asked_keys.append(key)
+        if name is None and key == "ann":
+            raise ControlError(403, "forbidden", "this key is for some models only")
+        return None if name is None else (await self.model(name)).id
+
     def log_text(self, model: str | None) -> str:
         return f"log of {model}\n<script>\n"
 
@@ -124,9 +145,16 @@ class Router:
         self.follower = Lines([f"first of {model}", "second"], wake)
         return self.follower
 
-    def follow_events(self, model: str | None, wake: Callable[[], object]) -> Follower:
+    def follow_events(
+        self, model: str | None, wake: Callable[[], object], kinds: frozenset[str]
+    ) -> Follower:
+        self.asked_kinds = kinds
         self.follower = Lines([f'{{"model":"{model}"}}', "{}"], wake)
         return self.follower
+
+
+def listed(info: ModelInfo) -> ListedModel:
+    return ListedModel(id=info.id, created_s=info.created_s, info=info)
 
 
 def code_of(answer: httpx2.Response) -> tuple[int, str]:

@@ -51,6 +51,7 @@ class DataPlane:
     engine: ScriptedEngine
     upstream: Upstream
     port: int
+    control: ScriptedEngine
     clients: list[RawClient] = field(default_factory=list)
 
     async def client(self, *, receive_buffer_bytes: int = 0) -> RawClient:
@@ -119,7 +120,7 @@ async def data_plane(
         server.bind("127.0.0.1", 0)
         port = server.addresses[0][1]
         server.start()
-        plane = DataPlane(server, services, gate, engine, upstream, port)
+        plane = DataPlane(server, services, gate, engine, upstream, port, control)
         try:
             yield plane
             await plane.settled()

@@ -51,6 +51,8 @@ class FakeGate:
         self.engine = engine
         self.holds = False
         self.models = {"tiny": "tiny", "user/repo:Q4": "user/repo:Q4"}
+        # In the place of those that are made of ``models``.
+        self.targets: dict[str, Target] = {}
         self.ambiguous: set[str] = set()
         self.root: str | None = None
         self.closed_paths: set[str] = set()
@@ -64,6 +66,8 @@ class FakeGate:
     def resolve(self, name: str) -> Target:
         if name in self.ambiguous:
             raise BadRequestError(f"'{name}' could be several models", param="model")
+        if name in self.targets:
+            return self.targets[name]
         if name not in self.models:
             raise ModelNotFoundError(f"no model is called '{name}'", param="model")
         return Target(self.models[name])

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import uuid
@@ -25,30 +24,12 @@ import httpx2
 import psutil
 
 from llama_router.catalog.tiny import write_model
+from tests.support.ports import HOST
 
 # Long for a healthy machine under load, short for a test that waits in vain.
 DEADLINE_S = 20.0
-HOST = "127.0.0.1"
 
 _MARK = "E2E_MARK"
-# Below what Linux takes for outgoing connections; each worker of a parallel run has its own share.
-_FIRST_PORT = 11_000
-_PORTS_PER_WORKER = 2_000
-_PORTS_PER_ROUTER = 20
-_next_window = 0
-
-
-def port_window() -> int:
-    """Give the first of twenty ports that no other test uses: the router's, then its engines'."""
-    global _next_window  # noqa: PLW0603 - one counter for each worker
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    while True:
-        offset = (_next_window * _PORTS_PER_ROUTER) % _PORTS_PER_WORKER
-        _next_window += 1
-        port = _FIRST_PORT + worker * _PORTS_PER_WORKER + offset
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
 
 
 def isolated_environment(folder: Path, temporary: Path) -> dict[str, str]:

@@ -1,11 +1,12 @@
 """An engine whose every byte a test writes: raw connections on loopback, accepted one by one.
 
-With ``answer`` it serves itself: each request gets those bytes.
+With ``answer`` it serves itself: each request gets those bytes. With ``tls`` it is encrypted.
 """
 
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -87,8 +88,9 @@ class EngineSide:
 class ScriptedEngine:
     """Listens while its context lasts."""
 
-    def __init__(self, answer: bytes | None = None) -> None:
+    def __init__(self, answer: bytes | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self._tls = tls
         self.connection_count = 0
         self.requests: list[EngineRequest] = []
         self.port = 0
@@ -98,7 +100,7 @@ class ScriptedEngine:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._on_connection, "127.0.0.1", 0, limit=_LIMIT_BYTES
+            self._on_connection, "127.0.0.1", 0, limit=_LIMIT_BYTES, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -83,7 +83,7 @@ class Supervised:
         self.logs = LogStore()
         self.supervisor = Supervisor(self.recorder, self.logs, state_dir)
         # Apart for each worker of a parallel run, so that none takes another's port meanwhile.
-        self.ports = PortAllocator(20_000 + os.getpid() % 9_000, HOST)
+        self.ports = PortAllocator(20_000 + os.getpid() * 97 % 9_000, HOST)
         self._last_generation = 0
 
     def spawn(
@@ -94,6 +94,9 @@ class Supervised:
         port: int | None = None,
         extra_env: dict[str, str] | None = None,
         model: str = "m",
+        health_path: str = "/health",
+        is_address_given: bool = False,
+        stop_argv: tuple[tuple[str, ...], ...] = (),
     ) -> int:
         """Start a command; return its generation."""
         self._last_generation += 1
@@ -105,9 +108,11 @@ class Supervised:
                 env=engine_environment(os.environ, extra_env or {}),
                 host=HOST,
                 port=port or self.ports.acquire(),
-                health_path="/health",
+                health_path=health_path,
                 readiness=readiness,
                 owner_check=owner_check,
+                is_address_given=is_address_given,
+                stop_argv=stop_argv,
             )
         )
         return self._last_generation

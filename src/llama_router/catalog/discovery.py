@@ -1,50 +1,124 @@
 """Finds models on disk: Hugging Face's cache, llama.cpp's own cache of 2025, folders."""
 
+import logging
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from llama_router.catalog import folders, hub_cache, llama_cache
-from llama_router.catalog.candidate import Candidate
-from llama_router.catalog.model import CatalogModel
+from llama_router.catalog.candidate import GGUF_SUFFIX, Candidate
+from llama_router.catalog.headers import FreshHeaders, Headers
+from llama_router.catalog.model import CatalogModel, ModelSource
+
+_MAX_MODELS = 50_000
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to look. ``env`` and ``home`` place the caches; ``platform`` is a `sys.platform`."""
+    """Where to look. ``env`` and ``home`` place the caches; ``platform`` is a `sys.platform`.
+
+    ``files`` are looked at wherever they are.
+    """
 
     models_dirs: tuple[Path, ...]
     env: Mapping[str, str]
     home: Path
     platform: str = field(default=sys.platform)
+    files: tuple[Path, ...] = ()
+
+    @property
+    def hub_cache(self) -> Path:
+        """Where the hub's cache is."""
+        return hub_cache.directory(self.env, self.home)
+
+    @property
+    def llama_cache(self) -> Path:
+        """Where llama.cpp's own cache of 2025 is."""
+        return llama_cache.directory(self.env, self.home, self.platform)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders that are looked at, each once."""
+        return tuple(dict.fromkeys((self.hub_cache, self.llama_cache, *self.models_dirs)))
 
 
-def discover(sources: Sources) -> list[CatalogModel]:
-    """Find all models, sorted by id, each id once.
+def discover(sources: Sources, headers: Headers | None = None) -> list[CatalogModel]:
+    """Find all models, sorted by id, each id once and each file once.
 
-    A file that is found twice belongs to the first of: hub cache, llama.cpp's cache, the folders
-    in their order. Files that cannot be used are listed too, with ``invalid`` saying why. Never
-    raises for what is on disk. Blocks on the disk and takes CPU time: not for an event loop.
+    A file that is found several times, by links or under several names, belongs to the first of:
+    hub cache, llama.cpp's cache, the folders in their order; the other names lead to it too. Files
+    that cannot be used are listed with ``invalid`` saying why, unless they are found in a form that
+    can be. Copies of a file are models of their own.
+
+    Behind them, in the order of their paths, are those of ``files`` that are GGUF models and in
+    none of these places: with their path as their id, and `ModelSource.CONFIG`.
+
+    Never raises for what is on disk. Blocks on the disk and takes CPU time: not for an event loop.
     """
+    headers = headers or FreshHeaders()
+    models = _arranged(_scans(sources, headers))
+    return [*models, *_elsewhere(sources.files, models, headers)]
+
+
+def _elsewhere(
+    files: Iterable[Path], found: Iterable[CatalogModel], headers: Headers
+) -> Iterator[CatalogModel]:
+    """Look at files that were named, with what stands beside them, unless they are found."""
+    known = {str(model.real_path or model.path) for model in found}
+    wanted = {os.path.realpath(file): file for file in files if file.name.endswith(GGUF_SUFFIX)}
+    wanted = {real: wanted[real] for real in sorted(wanted) if real not in known}
+    # Where a link leads to, there is nothing beside it that belongs to it.
+    for folder in sorted({file.parent for file in wanted.values()}):
+        for candidate in folders.scan_one(folder, headers):
+            first = candidate.parts[0]
+            if wanted.pop(str(first.real or first.path), None) is not None:
+                model = candidate.model(str(first.path))
+                yield msgspec.structs.replace(model, source=ModelSource.CONFIG, names=())
+
+
+def _arranged(scans: Iterable[list[Candidate]]) -> list[CatalogModel]:
+    """Give what several scans have found their ids, and each file once."""
+    winners: dict[tuple[int, int] | int, Candidate] = {}
+    other_names: dict[int, list[str]] = {}
+    late = []
+    for candidates in scans:
+        for found in sorted(candidates, key=lambda found: (found.id, found.longer_id)):
+            if found.invalid:
+                late.append(found)
+            else:
+                _take(found, winners, other_names)
+    for found in late:
+        _take(found, winners, other_names)
     models: dict[str, CatalogModel] = {}
-    known_files: set[tuple[int, int]] = set()
-    for candidates in _scans(sources):
-        # Within one source two names of one file are two models: a hub snapshot may say so.
-        fresh = [found for found in candidates if found.file_key not in known_files]
-        known_files.update(found.file_key for found in fresh)
-        for found in sorted(fresh, key=lambda found: (found.id, found.longer_id)):
-            model_id = _free_id(found, models)
-            models[model_id] = found.model(model_id)
-    return [models[model_id] for model_id in sorted(models)]
+    for found in winners.values():
+        model_id = _free_id(found, models)
+        models[model_id] = found.model(model_id, other_names.get(id(found), ()))
+    if len(models) > _MAX_MODELS:
+        _logger.warning("%d models found; the first %d count", len(models), _MAX_MODELS)
+    return [models[model_id] for model_id in sorted(models)[:_MAX_MODELS]]
 
 
-def _scans(sources: Sources) -> Iterator[list[Candidate]]:
-    env, home = sources.env, sources.home
-    yield hub_cache.scan(hub_cache.directory(env, home))
-    yield llama_cache.scan(llama_cache.directory(env, home, sources.platform))
+def _take(
+    found: Candidate,
+    winners: dict[tuple[int, int] | int, Candidate],
+    other_names: dict[int, list[str]],
+) -> None:
+    winner = winners.setdefault(found.parts[0].key or id(found), found)
+    if winner is not found:
+        other_names.setdefault(id(winner), []).extend((found.id, *found.names))
+
+
+def _scans(sources: Sources, headers: Headers) -> Iterator[list[Candidate]]:
+    yield hub_cache.scan(sources.hub_cache, headers)
+    yield llama_cache.scan(sources.llama_cache, headers)
     for root in sources.models_dirs:
-        yield folders.scan(root)
+        yield folders.scan(root, headers)
 
 
 def _free_id(found: Candidate, taken: Mapping[str, object]) -> str:

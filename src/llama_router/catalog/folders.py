@@ -3,33 +3,62 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from llama_router.catalog.candidate import GGUF_SUFFIX, Candidate, GgufFile, gguf_file, model_groups
+from llama_router.catalog.candidate import (
+    DRAFTS,
+    GGUF_SUFFIX,
+    Candidate,
+    GgufFile,
+    Place,
+    best_draft,
+    gguf_file,
+    model_groups,
+    printable,
+)
+from llama_router.catalog.headers import Headers
 from llama_router.catalog.model import ModelSource
 
-_MAX_DEPTH = 8  # folders below the given one; LM Studio needs 2, a hub snapshot 5
-_MAX_ENTRIES = 100_000  # in all: a folder given by mistake, such as "/", ends the scan soon
+_MAX_DEPTH = 12  # folders below the given one; LM Studio needs 2, a hub snapshot 5
+# In all: a folder given by mistake, such as "/", ends the scan soon; looking at so many takes 2 s.
+_MAX_ENTRIES = 250_000
 
 # Best first; any other type comes after them.
 _PROJECTOR_TYPES = ("BF16", "F16", "F32")
-_ROLE_WORDS = frozenset({"mmproj", "model", "vision", "projector"})
+_ROLE_WORDS = frozenset(
+    {"mmproj", "model", "vision", "projector", *(mark.strip("-") for mark in DRAFTS)}
+)
 _QUANTIZATION = re.compile(r"[-_.](?:ud-)?(?:i?q[0-9]\w*|b?f[0-9]{2}|mxfp[0-9]\w*)\Z")
 
 _logger = logging.getLogger(__name__)
 
 
-def scan(root: Path) -> list[Candidate]:
+def scan(root: Path, headers: Headers) -> list[Candidate]:
     """Find the models in ``root`` and its subfolders. Links to folders are not followed."""
+    return _candidates(root, walk(root, headers))
+
+
+def scan_one(folder: Path, headers: Headers) -> list[Candidate]:
+    """Find the models in ``folder`` itself, wherever links of files lead."""
+    anywhere = Path(os.path.realpath(folder)).anchor
+    files = walk(folder, headers, stay_below=Path(anywhere), max_depth=0)
+    return _candidates(folder, files)
+
+
+def _candidates(root: Path, found_files: Iterable[GgufFile]) -> list[Candidate]:
     found = []
     by_folder: dict[PurePosixPath, list[GgufFile]] = {}
-    for file in walk(root):
+    for file in found_files:
         by_folder.setdefault(file.relative.parent, []).append(file)
+    root_name = printable(root.absolute().name)
     for files in by_folder.values():
         groups = list(model_groups(files))
         projectors = [file for file in files if file.is_projector]
-        alone = len({_bare(parts[0]) for parts, _missing in groups}) <= 1
+        drafts = [file for file in files if file.draft_kind is not None]
+        pairs = bool(projectors or drafts)
+        alone = pairs and len({_bare(parts[0]) for parts, _missing in groups}) <= 1
         for parts, missing in groups:
             first = parts[0]
             relative = first.split[0]
@@ -37,56 +66,79 @@ def scan(root: Path) -> list[Candidate]:
                 Candidate(
                     id=first.stem,
                     longer_id=relative,
-                    longest_id=f"{root.absolute().name}/{relative}",
+                    longest_id=f"{root_name}/{relative}",
                     names=(first.relative.name, first.stem),
                     source=ModelSource.MODELS_DIR,
                     parts=parts,
-                    mmproj=_best_projector(projectors, first, alone=alone),
+                    mmproj=best_projector(
+                        file for file in projectors if alone or _fits(file, first)
+                    ),
+                    draft=best_draft(
+                        (file for file in drafts if alone or _fits(file, first)), first
+                    ),
                     missing=missing,
                 )
             )
     return found
 
 
-def walk(root: Path, *, stay_below: Path | None = None) -> Iterator[GgufFile]:
+def walk(
+    root: Path,
+    headers: Headers,
+    *,
+    stay_below: Path | None = None,
+    max_depth: int = _MAX_DEPTH,
+) -> Iterator[GgufFile]:
     """Give every entry named *.gguf in ``root`` and below, in a stable order.
 
     Links to files may not leave ``stay_below``, by default ``root``. Bounded in depth and entries;
     folders that cannot be listed are logged and left out.
     """
     real_root = os.path.realpath(stay_below or root)
-    entries_left = _MAX_ENTRIES
-    pending = [(root, PurePosixPath())]
+    start = Place(root, PurePosixPath(), os.path.realpath(root), real_root)
+    if not Path(start.real).is_relative_to(real_root):
+        return
+    left = _MAX_ENTRIES
+    pending = [start]
     while pending:
-        folder, relative = pending.pop()
+        place = pending.pop()
         try:
-            with os.scandir(folder) as listing:
-                entries = []
-                for entry in listing:
-                    entries_left -= 1
-                    if entries_left < 0:
-                        _logger.warning("%s: more than %d entries; stopped", root, _MAX_ENTRIES)
-                        return
-                    if entry.name.endswith(GGUF_SUFFIX) or entry.is_dir(follow_symlinks=False):
-                        entries.append((entry.name, entry.is_dir(follow_symlinks=False)))
+            entries, looked_at = _entries(place.folder, left)
         except OSError as error:
-            if folder != root or not isinstance(error, FileNotFoundError):
-                _logger.warning("%s: cannot be listed: %s", folder, error.strerror)
+            if place is not start or not isinstance(error, FileNotFoundError):
+                _logger.warning("%s: cannot be listed: %s", place.folder, error.strerror)
             continue
-        for name, is_folder in sorted(entries, reverse=True):
+        left -= looked_at
+        if left < 0:
+            _logger.warning("%s: more than %d entries; stopped", root, _MAX_ENTRIES)
+            return
+        for name, is_folder, is_link in entries:
             if not is_folder:
-                yield gguf_file(folder / name, relative / name, real_root)
-            elif len(relative.parts) < _MAX_DEPTH and not name.startswith("."):
-                pending.append((folder / name, relative / name))
+                yield gguf_file(place, name, headers, is_link=is_link)
+            elif len(place.relative.parts) < max_depth and not name.startswith("."):
+                pending.append(place.below(name))
 
 
-def _best_projector(projectors: list[GgufFile], model: GgufFile, *, alone: bool) -> Path | None:
-    """Choose among the projectors of the model's folder: BF16, F16, F32, others by name.
+def _entries(folder: Path, max_count: int) -> tuple[list[tuple[str, bool, bool]], int]:
+    """List what may hold models, as (name, is it a folder, is it a link), and count all there is.
 
-    In a folder of several models a projector that is named after one of them is not another's.
+    Counting ends after ``max_count``. Raises `OSError`.
     """
-    fitting = [file for file in projectors if alone or _fits(file, model)]
-    return min(fitting, key=_rank).path if fitting else None
+    found, count = [], 0
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            count += 1
+            if count > max_count:
+                break
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder or entry.name.endswith(GGUF_SUFFIX):
+                found.append((entry.name, is_folder, entry.is_symlink()))
+    return sorted(found, reverse=True), count
+
+
+def best_projector(projectors: Iterable[GgufFile]) -> GgufFile | None:
+    """Choose among projectors: BF16, F16, F32, others by name."""
+    return min(projectors, key=_rank, default=None)
 
 
 def _rank(projector: GgufFile) -> tuple[int, str]:
@@ -98,11 +150,17 @@ def _rank(projector: GgufFile) -> tuple[int, str]:
 
 
 def _fits(projector: GgufFile, model: GgufFile) -> bool:
+    """In a folder of several models, what is named after one of them is not another's."""
     own_name, model_name = _bare(projector), _bare(model)
     return own_name in model_name or model_name in own_name
 
 
 def _bare(file: GgufFile) -> str:
+    return _bare_name(file.stem.lower())
+
+
+@lru_cache(maxsize=65_536)  # each is compared with each projector of its folder
+def _bare_name(stem: str) -> str:
     """What a name says of the model itself: empty for "mmproj-model-f16"."""
-    words = re.split(r"[-_.]+", _QUANTIZATION.sub("", file.stem.lower()))
+    words = re.split(r"[-_.]+", _QUANTIZATION.sub("", stem))
     return "".join(word for word in words if word not in _ROLE_WORDS)

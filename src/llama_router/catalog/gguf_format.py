@@ -152,3 +152,15 @@ PARAMETER_KEYS = (
     "vision.patch_size",
     "wkv.head_size",
 )
+
+#: Texts, or arrays of texts, that `GgufInfo.about` holds.
+ABOUT_KEYS = (
+    "adapter.type",
+    "general.basename",
+    "general.languages",
+    "general.license",
+    "general.license.name",
+    "general.name",
+    "general.size_label",
+    "general.tags",
+)

@@ -5,19 +5,17 @@ is hostile: every length is checked against the file's size before anything is a
 followed. Source of the format: ``docs/gguf.md`` of ggml and ``ggml/src/gguf.cpp`` of llama.cpp.
 """
 
-import re
 import struct
 from collections.abc import Sequence
-from functools import cache
-from itertools import repeat
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from llama_router.catalog.files import NotRegularFileError, open_regular
+from llama_router.catalog.gguf_cursor import U32, U64, Cursor, GgufError
 from llama_router.catalog.gguf_format import (
+    ABOUT_KEYS,
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT_BYTES,
     FILE_TYPE_NAMES,
@@ -29,7 +27,8 @@ from llama_router.catalog.gguf_format import (
 )
 from llama_router.catalog.gguf_tensors import Moved, TensorBytes, TensorTally
 
-_MAX_HEADER_BYTES = 32 * 2**20  # the largest tokenizers take 15 MB
+__all__ = ["GgufError", "GgufInfo", "read_gguf"]
+
 _MAX_KEYS = 4096  # real files have fewer than 200
 _MAX_KEY_BYTES = 1024  # real keys have fewer than 100
 _MAX_TENSORS = 65_536  # the largest models have about 3000 per file
@@ -39,21 +38,15 @@ _MAX_DIMENSIONS = 4
 _MAX_TEXT_BYTES = 4096  # of a string that is kept; longer ones are cut
 _MAX_PER_LAYER_VALUES = 4096
 _MAX_TENSOR_BYTES = 2**62
-_CHUNK_BYTES = 1 << 20
-_BLOCK_STRINGS = 128  # walked one by one when a longer string is among them
-_SHORT_STRING_BYTES = 128
+_MAX_PARAMETERS = 2**62  # what else is claimed by tensors of a type that is unknown here
+_MAX_ABOUT_TEXTS = 32  # of one key; models have up to ten tags, a hundred languages at most
+_MAX_ABOUT_CHARS = 200
+_MAX_BASE_MODELS = 8
 
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
+#: After a tensor's name and number of dimensions: the shape, its type, the offset of its data.
+_TENSOR_INFOS = tuple(struct.Struct(f"<{count}QIQ") for count in range(_MAX_DIMENSIONS + 1))
+_MAX_TENSOR_INFO_BYTES = 8 + _MAX_TENSOR_NAME_BYTES + 4 + _TENSOR_INFOS[-1].size
 _VERSIONS = (2, 3)
-
-
-class GgufError(Exception):
-    """The file cannot be used as a GGUF model. ``reason`` says why, without the path."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +58,9 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     not split have ``split_count`` 1. ``tensor_bytes`` is the size of the tensors in this file and
     ``tensors`` their sizes by place. ``merge_count`` is the tokenizer's number of merge rules.
     ``parameters`` has those of `PARAMETER_KEYS` that the file states, each as one element or one
-    per layer.
+    per layer. ``about`` has the texts of `ABOUT_KEYS` that it states, each cut and without control
+    characters; ``has_vision`` and ``has_audio`` are a projector's. ``parameter_count`` is the
+    number of weights in this file.
     """
 
     version: int
@@ -96,6 +91,10 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     merge_count: int = 0
     tensors: TensorBytes = TensorBytes()
     parameters: dict[str, tuple[int, ...]] = {}
+    parameter_count: int = 0
+    about: dict[str, tuple[str, ...]] = {}
+    has_vision: bool = False
+    has_audio: bool = False
 
 
 def read_gguf(path: Path, moved: Sequence[Moved] = ()) -> GgufInfo:
@@ -107,87 +106,11 @@ def read_gguf(path: Path, moved: Sequence[Moved] = ()) -> GgufInfo:
     try:
         file, status = open_regular(path)
         with file:
-            return _read(_Cursor(file, status.st_size), moved)
+            return _read(Cursor(file, status.st_size), moved)
     except NotRegularFileError:
         raise GgufError("not a regular file") from None
     except OSError as error:
         raise GgufError(f"cannot be read: {error.strerror or error}") from error
-
-
-class _Cursor:
-    """A position in the file's beginning, of which as much is in memory as was asked for."""
-
-    def __init__(self, file: BinaryIO, file_bytes: int) -> None:
-        self._file = file
-        self.file_bytes = file_bytes
-        self.buffer = bytearray()
-        self.position = 0
-
-    def need(self, size_bytes: int) -> int:
-        """Make the next bytes available, step over them and return where they begin."""
-        start = self.position
-        end = start + size_bytes
-        if end > len(self.buffer):
-            self._fill(end)
-        self.position = end
-        return start
-
-    def _fill(self, end: int) -> None:
-        if end > self.file_bytes:
-            raise GgufError(f"truncated: the header goes on after {self.file_bytes} bytes")
-        if end > _MAX_HEADER_BYTES:
-            raise GgufError(f"the header is larger than {_MAX_HEADER_BYTES >> 20} MiB")
-        while len(self.buffer) < end:
-            chunk = self._file.read(_CHUNK_BYTES)
-            if not chunk:
-                raise GgufError("truncated while being read")
-            self.buffer += chunk
-
-    def u32(self) -> int:
-        value: int = _U32.unpack_from(self.buffer, self.need(4))[0]
-        return value
-
-    def u64(self) -> int:
-        value: int = _U64.unpack_from(self.buffer, self.need(8))[0]
-        return value
-
-    def bytes(self, max_bytes: int, what: str) -> bytes:
-        size_bytes = self.u64()
-        if size_bytes > max_bytes:
-            raise GgufError(f"{what} of {size_bytes} bytes; at most {max_bytes} are possible")
-        start = self.need(size_bytes)
-        return bytes(self.buffer[start : self.position])
-
-    def skip_strings(self, count: int) -> None:
-        """Step over ``count`` strings: the loop that decides how long a header takes."""
-        unpack_from = _U64.unpack_from
-        match_block = _short_strings().match
-        while count:
-            buffer, position = self.buffer, self.position
-            block = min(count, _BLOCK_STRINGS)
-            if block == _BLOCK_STRINGS and (match := match_block(buffer, position)):
-                self.position = match.end()
-                count -= block
-                continue
-            try:
-                for _ in repeat(None, block):
-                    (size_bytes,) = unpack_from(buffer, position)
-                    position += size_bytes + 8
-            except (struct.error, OverflowError):  # the block is not wholly in the buffer
-                self._fill(len(buffer) + 1)
-                continue
-            self.need(position - self.position)
-            count -= block
-
-
-@cache
-def _short_strings() -> re.Pattern[bytes]:
-    """Match a block of strings of up to 127 bytes, almost twice as fast as a loop can step."""
-    alternatives = (
-        re.escape(bytes([size_bytes])) + rb"\x00{7}.{%d}" % size_bytes
-        for size_bytes in range(_SHORT_STRING_BYTES)
-    )
-    return re.compile(rb"(?:%b){%d}+" % (b"|".join(alternatives), _BLOCK_STRINGS), re.DOTALL)
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -199,7 +122,7 @@ class _Field(msgspec.Struct, frozen=True):
     count: int = 1
 
 
-def _read(cursor: _Cursor, moved: Sequence[Moved]) -> GgufInfo:
+def _read(cursor: Cursor, moved: Sequence[Moved]) -> GgufInfo:
     if cursor.file_bytes < len(MAGIC) or cursor.buffer[cursor.need(4) : 4] != MAGIC:
         raise GgufError("not a GGUF file")
     version = cursor.u32()
@@ -216,11 +139,13 @@ def _read(cursor: _Cursor, moved: Sequence[Moved]) -> GgufInfo:
     alignment_bytes = metadata.number(ALIGNMENT_KEY) or DEFAULT_ALIGNMENT_BYTES
     if alignment_bytes & (alignment_bytes - 1):
         raise GgufError(f"{ALIGNMENT_KEY} {alignment_bytes} is not a power of two")
-    tensors = _read_tensors(cursor, tensor_count, alignment_bytes, TensorTally(moved))
-    return _info(metadata, version, tensor_count, tensors)
+    tally = TensorTally(moved)
+    tensors, parameter_count = _read_tensors(cursor, tensor_count, alignment_bytes, tally)
+    info = _info(metadata, version, tensor_count, tensors)
+    return msgspec.structs.replace(info, parameter_count=parameter_count)
 
 
-def _read_fields(cursor: _Cursor, count: int) -> dict[bytes, _Field]:
+def _read_fields(cursor: Cursor, count: int) -> dict[bytes, _Field]:
     fields: dict[bytes, _Field] = {}
     strings_left = _MAX_STRINGS
     for _ in range(count):
@@ -242,7 +167,7 @@ def _read_fields(cursor: _Cursor, count: int) -> dict[bytes, _Field]:
     return fields
 
 
-def _skip_array(cursor: _Cursor, key: bytes, max_strings: int) -> _Field:
+def _skip_array(cursor: Cursor, key: bytes, max_strings: int) -> _Field:
     item_type = _value_type(cursor.u32(), key)
     count = cursor.u64()
     field = _Field(ValueType.ARRAY, cursor.position, item_type, count)
@@ -258,36 +183,48 @@ def _skip_array(cursor: _Cursor, key: bytes, max_strings: int) -> _Field:
 
 
 def _read_tensors(
-    cursor: _Cursor, count: int, alignment_bytes: int, tally: TensorTally
-) -> TensorBytes:
-    """Step over the tensor infos, check that their data is in the file, and sum its size.
+    cursor: Cursor, count: int, alignment_bytes: int, tally: TensorTally
+) -> tuple[TensorBytes, int]:
+    """Step over the tensor infos, check that their data is in the file, and sum bytes and weights.
 
     Tensors of a type that is unknown here, newer than this table, count as empty.
     """
-    end = 0
+    end = parameter_count = 0
+    buffer = cursor.buffer
     for _ in range(count):
-        name = cursor.bytes(_MAX_TENSOR_NAME_BYTES, "a tensor name")
-        dimensions = cursor.u32()
-        if dimensions > _MAX_DIMENSIONS:
-            raise GgufError(f"tensor {_text(name)!r} has {dimensions} dimensions")
-        start = cursor.need(8 * dimensions)
-        shape = struct.unpack_from(f"<{dimensions}Q", cursor.buffer, start)
-        tensor_type, offset = cursor.u32(), cursor.u64()
+        cursor.foresee(_MAX_TENSOR_INFO_BYTES)
+        try:
+            start = cursor.position + 8
+            (name_bytes,) = U64.unpack_from(buffer, cursor.position)
+            if name_bytes > _MAX_TENSOR_NAME_BYTES:
+                raise GgufError(f"a tensor name of {name_bytes} bytes")
+            name = bytes(buffer[start : start + name_bytes])
+            (dimensions,) = U32.unpack_from(buffer, start + name_bytes)
+            if dimensions > _MAX_DIMENSIONS:
+                raise GgufError(f"tensor {_text(name)!r} has {dimensions} dimensions")
+            layout = _TENSOR_INFOS[dimensions]
+            start += name_bytes + 4
+            *shape, tensor_type, offset = layout.unpack_from(buffer, start)
+        except struct.error:
+            cursor.need(_MAX_TENSOR_INFO_BYTES)  # says what is missing
+            raise
+        cursor.position = start + layout.size
         if offset % alignment_bytes:
             raise GgufError(f"tensor {_text(name)!r} is not aligned")
-        size_bytes = _tensor_bytes(name, shape, tensor_type)
+        elements = prod(shape)
+        size_bytes = _tensor_bytes(name, shape, elements, tensor_type)
         tally.add(name, size_bytes)
+        parameter_count += elements
         end = max(end, offset + size_bytes)
     data_start = -(-cursor.position // alignment_bytes) * alignment_bytes
     if count and data_start + end > cursor.file_bytes:
         raise GgufError(
-            f"truncated: {cursor.file_bytes} bytes of the {data_start + end} that the header names"
+            f"incomplete: {cursor.file_bytes} bytes of the {data_start + end} that the header names"
         )
-    return tally.bytes()
+    return tally.bytes(), min(parameter_count, _MAX_PARAMETERS)
 
 
-def _tensor_bytes(name: bytes, shape: tuple[int, ...], tensor_type: int) -> int:
-    elements = prod(shape)
+def _tensor_bytes(name: bytes, shape: Sequence[int], elements: int, tensor_type: int) -> int:
     if not elements:
         raise GgufError(f"tensor {_text(name)!r} has a dimension of 0")
     block_elements, block_bytes = TENSOR_BLOCKS.get(tensor_type, (1, 0))
@@ -302,7 +239,7 @@ def _tensor_bytes(name: bytes, shape: tuple[int, ...], tensor_type: int) -> int:
 class _Metadata:
     """The values of the keys, decoded when asked for."""
 
-    def __init__(self, cursor: _Cursor, fields: dict[bytes, _Field]) -> None:
+    def __init__(self, cursor: Cursor, fields: dict[bytes, _Field]) -> None:
         self._buffer = cursor.buffer
         self._fields = fields
         self.file_bytes = cursor.file_bytes
@@ -322,8 +259,32 @@ class _Metadata:
         if field.type is not ValueType.STRING:
             raise GgufError(f"{key!r} is not a string")
         start = field.position + 8
-        size_bytes: int = _U64.unpack_from(self._buffer, field.position)[0]
+        size_bytes: int = U64.unpack_from(self._buffer, field.position)[0]
         return _text(bytes(self._buffer[start : start + min(size_bytes, _MAX_TEXT_BYTES)]))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Give a text as one element, the first of an array of texts, () for anything else."""
+        field = self._fields.get(key.encode())
+        if field is None:
+            return ()
+        is_array = field.type is ValueType.ARRAY
+        if (field.item_type if is_array else field.type) is not ValueType.STRING:
+            return ()
+        found, position = [], field.position
+        for _ in range(min(field.count, _MAX_ABOUT_TEXTS)):
+            size_bytes: int = U64.unpack_from(self._buffer, position)[0]
+            start = position + 8
+            raw = bytes(self._buffer[start : start + min(size_bytes, _MAX_TEXT_BYTES)])
+            found.append(_printable(_text(raw)))
+            position = start + size_bytes
+        return tuple(text for text in found if text)
+
+    def is_true(self, key: str) -> bool:
+        """Give a truth value; anything else counts as false."""
+        field = self._fields.get(key.encode())
+        if field is None or field.type is not ValueType.BOOL:
+            return False
+        return self._buffer[field.position] != 0
 
     def numbers(self, key: str) -> tuple[int, ...]:
         """Give an integer as one element, an array of integers as it is, () when there is none."""
@@ -394,6 +355,9 @@ def _info(metadata: _Metadata, version: int, tensor_count: int, tensors: TensorB
         merge_count=metadata.array_length("tokenizer.ggml.merges"),
         tensors=tensors,
         parameters=_parameters(metadata, architecture),
+        about=_about(metadata),
+        has_vision=metadata.is_true("clip.has_vision_encoder"),
+        has_audio=metadata.is_true("clip.has_audio_encoder"),
     )
 
 
@@ -408,6 +372,21 @@ def _parameters(metadata: _Metadata, architecture: str) -> dict[str, tuple[int, 
         if values:
             found[key] = values
     return found
+
+
+def _about(metadata: _Metadata) -> dict[str, tuple[str, ...]]:
+    """Collect what there is of `ABOUT_KEYS`, and the base models' names."""
+    keys = list(ABOUT_KEYS)
+    for number in range(_MAX_BASE_MODELS):
+        keys += [f"general.base_model.{number}.{part}" for part in ("name", "repo_url")]
+    return {key: texts for key in keys if (texts := metadata.texts(key))}
+
+
+def _printable(text: str) -> str:
+    """Put a text that a stranger wrote on one line, short and without control characters."""
+    # Surrogates, controls, formats such as a change of direction, unassigned: none is printable.
+    line = "".join(char for char in " ".join(text.split()) if char.isprintable())
+    return line[:_MAX_ABOUT_CHARS]
 
 
 def _value_type(tag: int, key: bytes) -> ValueType:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama_router.catalog.candidate import Candidate, GgufFile, model_groups
+from llama_router.catalog.candidate import Candidate, GgufFile, best_draft, model_groups
 from llama_router.catalog.folders import walk
+from llama_router.catalog.headers import Headers
 from llama_router.catalog.model import ModelSource
 
-_MAX_REPOS = 10_000
+_MAX_REPOS = 50_000
 _MAX_REFS = 1000
 _MAX_REF_BYTES = 256
 _NAME = r"[A-Za-z0-9_.]+(?:-[A-Za-z0-9_.]+)*"  # "--" stands for a slash
@@ -35,23 +36,24 @@ def directory(env: Mapping[str, str], home: Path) -> Path:
     return home / ".cache" / "huggingface" / "hub"
 
 
-def scan(cache: Path) -> list[Candidate]:
+def scan(cache: Path, headers: Headers) -> list[Candidate]:
     """Find the models of all repositories in the cache."""
     found: list[Candidate] = []
     for name in _listing(cache, _MAX_REPOS):
         match = _REPO.fullmatch(name)
         if match:
-            found += _scan_repo(cache / name, f"{match[1]}/{match[2]}")
+            found += _scan_repo(cache / name, f"{match[1]}/{match[2]}", headers)
     return found
 
 
-def _scan_repo(folder: Path, repo: str) -> list[Candidate]:
+def _scan_repo(folder: Path, repo: str, headers: Headers) -> list[Candidate]:
     commit = _commit(folder / "refs")
     if not commit:
         return []
     # Snapshots are links into the repository's blobs: the links may not leave the repository.
-    files = list(walk(folder / "snapshots" / commit, stay_below=folder))
+    files = list(walk(folder / "snapshots" / commit, headers, stay_below=folder))
     projectors = [file for file in files if file.is_projector]
+    drafts = [file for file in files if file.draft_kind is not None]
     groups = list(model_groups(files))
     default = _default(groups)
     found = []
@@ -68,6 +70,7 @@ def _scan_repo(folder: Path, repo: str) -> list[Candidate]:
                 source=ModelSource.HUB_CACHE,
                 parts=parts,
                 mmproj=_nearest_projector(projectors, first),
+                draft=best_draft(_around(drafts, first), first),
                 missing=missing,
             )
         )
@@ -99,25 +102,23 @@ def _commit(refs: Path) -> str:
     return ""
 
 
-def _nearest_projector(projectors: list[GgufFile], model: GgufFile) -> Path | None:
+def _nearest_projector(projectors: list[GgufFile], model: GgufFile) -> GgufFile | None:
     """Choose the projector in the deepest folder around the model, then of the nearest type."""
-    model_folder = model.relative.parent
-    around = [file for file in projectors if model_folder.is_relative_to(file.relative.parent)]
-    if not around:
-        return None
     return min(
-        around,
+        _around(projectors, model),
         key=lambda file: (
             -len(file.relative.parts),
-            abs(_bits(file) - _bits(model)),
+            abs(file.bits - model.bits),
             str(file.relative),
         ),
-    ).path
+        default=None,
+    )
 
 
-def _bits(file: GgufFile) -> int:
-    digits = re.search(r"[0-9]{1,3}", file.tag)
-    return int(digits[0]) if digits else 0
+def _around(files: list[GgufFile], model: GgufFile) -> list[GgufFile]:
+    """Give those in the model's folder, or in one that holds it."""
+    model_folder = model.relative.parent
+    return [file for file in files if model_folder.is_relative_to(file.relative.parent)]
 
 
 def _listing(folder: Path, max_entries: int) -> list[str]:

@@ -11,16 +11,22 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from llama_router.catalog.candidate import (
+    DRAFTS,
     GGUF_SUFFIX,
+    PROJECTOR,
     Candidate,
     GgufFile,
+    Place,
+    best_draft,
     gguf_file,
     model_groups,
 )
 from llama_router.catalog.files import NotRegularFileError, open_regular
+from llama_router.catalog.folders import best_projector
+from llama_router.catalog.headers import Headers
 from llama_router.catalog.model import ModelSource
 
-_MAX_ENTRIES = 20_000
+_MAX_ENTRIES = 100_000  # a model has up to four: its file, its etag, manifests
 _MAX_MANIFEST_BYTES = 1 << 20  # real ones have about 1 kB
 _DEFAULT_TAG = "latest"  # of a manifest asked for without one
 
@@ -52,26 +58,29 @@ def directory(env: Mapping[str, str], home: Path, platform: str) -> Path:
     return Path(env.get("XDG_CACHE_HOME") or home / ".cache", "llama.cpp")
 
 
-def scan(cache: Path) -> list[Candidate]:
+def scan(cache: Path, headers: Headers) -> list[Candidate]:
     """Find the models directly in the cache's directory."""
     try:
-        names = sorted(entry.name for entry in cache.iterdir())[:_MAX_ENTRIES]
+        with os.scandir(cache) as listing:
+            entries = sorted((entry.name, entry.is_symlink()) for entry in listing)[:_MAX_ENTRIES]
     except OSError:
         return []
     root = os.path.realpath(cache)
+    place = Place(cache, PurePosixPath(), root, root)
     files = [
-        gguf_file(cache / name, PurePosixPath(name), root)
-        for name in names
+        gguf_file(place, name, headers, is_link=is_link)
+        for name, is_link in entries
         if name.endswith(GGUF_SUFFIX)
     ]
-    present = {file.relative.name: file.path for file in files if not file.problem}
     manifests: dict[str, list[_Manifest]] = {}
-    for name in names:
+    for name, _is_link in entries:
         manifest = _manifest(cache / name)
         if manifest:
             manifests.setdefault(manifest.model_name, []).append(manifest)
+    present = {file.relative.name: file for file in files if not file.problem}
+    companions = _Companions(files)
     return [
-        _candidate(parts, missing, manifests.get(parts[0].relative.name, []), present)
+        _candidate(parts, missing, manifests.get(parts[0].relative.name, []), present, companions)
         for parts, missing in model_groups(files)
     ]
 
@@ -80,12 +89,14 @@ def _candidate(
     parts: tuple[GgufFile, ...],
     missing: str,
     manifests: list[_Manifest],
-    present: Mapping[str, Path],
+    present: Mapping[str, GgufFile],
+    companions: "_Companions",
 ) -> Candidate:
     first = parts[0]
     # One file can be a tag's and the default's: the tag says more.
     manifests = sorted(manifests, key=lambda manifest: (manifest.tag == _DEFAULT_TAG, manifest.id))
-    projectors = [present[m.mmproj_name] for m in manifests if m.mmproj_name in present]
+    own = [present[m.mmproj_name] for m in manifests if m.mmproj_name in present]
+    near = companions.of(first)
     repos = [m.id.rpartition(":")[0] for m in manifests if m.tag == _DEFAULT_TAG]
     return Candidate(
         id=manifests[0].id if manifests else first.stem,
@@ -94,9 +105,36 @@ def _candidate(
         names=(*(manifest.id for manifest in manifests), *repos, first.relative.name, first.stem),
         source=ModelSource.LLAMA_CACHE,
         parts=parts,
-        mmproj=projectors[0] if projectors else None,
+        mmproj=own[0] if own else best_projector(file for file in near if file.is_projector),
+        draft=best_draft((file for file in near if file.draft_kind is not None), first),
         missing=missing,
     )
+
+
+class _Companions:
+    """Projectors and drafts by what stands before the mark in a name, as in "org_repo_mmproj-f16".
+
+    A manifest says better whose they are; there may be none.
+    """
+
+    def __init__(self, files: list[GgufFile]) -> None:
+        self._by_prefix: dict[str, list[GgufFile]] = {}
+        for file in files:
+            if file.is_projector or file.draft_kind is not None:
+                name = file.relative.name
+                places = [name.lower().find(mark) for mark in (PROJECTOR, *DRAFTS)]
+                prefix = name[: min((place for place in places if place >= 0), default=0)]
+                if prefix:
+                    self._by_prefix.setdefault(prefix, []).append(file)
+        self._lengths = sorted({len(prefix) for prefix in self._by_prefix}, reverse=True)
+
+    def of(self, model: GgufFile) -> list[GgufFile]:
+        """Give those whose repository's name the model's name begins with too."""
+        name = model.relative.name
+        for length in self._lengths:
+            if found := self._by_prefix.get(name[:length]):
+                return found
+        return []
 
 
 def _manifest(path: Path) -> _Manifest | None:

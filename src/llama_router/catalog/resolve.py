@@ -31,13 +31,24 @@ class Catalog:
     def __init__(self, models: Iterable[CatalogModel]) -> None:
         """Take the models in the order of listing; of two with one id the first counts."""
         self._by_id: dict[str, CatalogModel] = {}
-        self._by_name: dict[str, list[CatalogModel]] = {}
+        # Nearly all names are one model's: thousands of containers would be the collector's.
+        self._by_name: dict[str, CatalogModel | list[CatalogModel]] = {}
         for model in models:
             if model.id in self._by_id:
                 continue
             self._by_id[model.id] = model
             for name in dict.fromkeys(model.names):
-                self._by_name.setdefault(name, []).append(model)
+                known = self._by_name.setdefault(name, model)
+                if isinstance(known, list):
+                    known.append(model)
+                elif known is not model:
+                    self._by_name[name] = [known, model]
+        names = (*self._by_id, *self._by_name)
+        self._longest_name_chars = max(map(len, names), default=0)
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a model, or several, have that id or name."""
+        return name in self._by_id or name in self._by_name
 
     @property
     def models(self) -> tuple[CatalogModel, ...]:
@@ -52,12 +63,12 @@ class Catalog:
         model = self._by_id.get(name)
         if model is not None:
             return model
-        models = self._by_name.get(name, [])
-        if not models:
+        found = self._by_name.get(name)
+        if found is None:
             raise UnknownModelError(name)
-        if len(models) > 1:
-            raise AmbiguousModelError(name, tuple(model.id for model in models))
-        return models[0]
+        if isinstance(found, list):
+            raise AmbiguousModelError(name, tuple(model.id for model in found))
+        return found
 
     def longest_prefix(self, path: str) -> tuple[CatalogModel, str] | None:
         """Split a decoded path without its leading slash into a model and the rest.
@@ -67,9 +78,12 @@ class Catalog:
         Raises `AmbiguousModelError`.
         """
         end = len(path)
+        if end > self._longest_name_chars:
+            # A path may have thousands of slashes, of which no name has more than a few.
+            end = path.rfind("/", 0, self._longest_name_chars + 1)
         while end > 0:
-            try:
-                return self.resolve(path[:end]), path[end:]
-            except UnknownModelError:
-                end = path.rfind("/", 0, end)
+            name = path[:end]
+            if name in self:
+                return self.resolve(name), path[end:]
+            end = path.rfind("/", 0, end)
         return None

@@ -11,6 +11,7 @@ from llama_router.cli.logs import escaped
 from llama_router.cli.router_client import (
     Address,
     AddressError,
+    NobodyError,
     RouterClientError,
     ask,
     find_address,
@@ -46,13 +47,19 @@ def answer_of(
     content: object = None,
     *,
     timeout_s: float | None = None,
+    may_be_absent: bool = False,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Ask; ends the command, with the router's words, when it does not give an answer."""
+    """Ask; ends the command, with the router's words, when it does not give an answer.
+
+    Raises NobodyError if the router ``may_be_absent`` and is.
+    """
     try:
         return ask(address, method, path, content, timeout_s=timeout_s)
     except AddressError as error:
         refuse(str(error), EXIT_USAGE)
     except RouterClientError as error:
+        if may_be_absent and isinstance(error, NobodyError):
+            raise
         refuse(str(error), EXIT_USAGE if error.status in _WRONG_NAME else EXIT_FAILED)
 
 

@@ -65,6 +65,10 @@ _GET_MODEL = (
     "fetch one: `llama-router pull ggml-org/gemma-3-1b-it-GGUF`; or show a folder with .gguf files:"
     " `llama-router --models-dir FOLDER`; or try the router with toy models: `llama-router demo`"
 )
+_GET_KEY = (
+    "make one: `llama-router keys add NAME --scope inference --scope admin`; or listen on this"
+    " machine only (router.host: 127.0.0.1)"
+)
 
 
 def doctor(
@@ -117,13 +121,14 @@ def examine(
     yield from _engine(config, env)
     yield from _memory(config, env)
     yield from _models(config, given, env, home)
+    yield _access(config, given)
     yield _address(config, given)
     yield from _descriptors()
 
 
 def _config(chosen: Path | None, env: Mapping[str, str], home: Path) -> "tuple[Config, Finding]":
     from llama_router.config.defaults import default_path
-    from llama_router.config.load import load
+    from llama_router.config.importers import load_any
     from llama_router.config.problems import ConfigError
     from llama_router.config.schema import Config
     from llama_router.engines.kinds import check_command
@@ -136,7 +141,7 @@ def _config(chosen: Path | None, env: Mapping[str, str], home: Path) -> "tuple[C
         note = f"none yet; {path} is written at the first start"
         return Config(), Finding("config", Verdict.OK, note)
     try:
-        loaded = load(path, check_command=check_command, rewrite=False)
+        loaded = load_any(path, check_command=check_command, env=env, rewrite=False)
     except ConfigError as error:
         first, *more = str(error).splitlines()
         also = f" (and {len(more)} more)" if more else ""
@@ -294,6 +299,30 @@ def _models(
         yield Finding("models", Verdict.WARNING, more)
 
 
+def _access(config: "Config", given: Overrides) -> Finding:
+    import platformdirs
+
+    from llama_router.config.schema import is_loopback, public_bind_problem
+    from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyFileError
+
+    host = given.host or config.router.host
+    try:
+        made = KeyFile(platformdirs.user_state_path("llama-router") / KEYS_FILE_NAME).keys
+    except KeyFileError as error:
+        return Finding("access", Verdict.PROBLEM, str(error), "see there; then look again")
+    router = config.router.model_copy(update={"host": host})
+    if public_bind_problem(router, has_more_keys=bool(made)) is not None:
+        message = f"{host} can be reached from other machines, and no key protects the router"
+        return Finding("access", Verdict.PROBLEM, message, _GET_KEY)
+    if made or router.api_keys:
+        message = "clients have to bring a key"
+    elif is_loopback(host):
+        message = "for this machine only, without keys"
+    else:
+        message = "for everybody who reaches it, without keys, as the config says"
+    return Finding("access", Verdict.OK, message)
+
+
 def _address(config: "Config", given: Overrides) -> Finding:
     host, port = given.host or config.router.host, given.port or config.router.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -325,13 +354,14 @@ def _is_router(host: str, port: int) -> bool:
         connection.close()
 
 
-def _descriptors() -> Iterator[Finding]:
-    if sys.platform == "win32":
-        return
-    import resource
+def _descriptors() -> list[Finding]:
+    findings: list[Finding] = []
+    if sys.platform != "win32":
+        import resource
 
-    limit_count = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= limit_count < _FEW_DESCRIPTORS_COUNT:
-        remedy = "raise it: ulimit -n 65536, or LimitNOFILE= of the service"
-        message = f"only {limit_count} open files are allowed"
-        yield Finding("limits", Verdict.WARNING, message, remedy)
+        limit_count = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if 0 <= limit_count < _FEW_DESCRIPTORS_COUNT:
+            remedy = "raise it: ulimit -n 65536, or LimitNOFILE= of the service"
+            message = f"only {limit_count} open files are allowed"
+            findings.append(Finding("limits", Verdict.WARNING, message, remedy))
+    return findings

@@ -148,18 +148,22 @@ def _target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
 def _named_target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
     from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
     from llama_router.config.defaults import default_path
-    from llama_router.config.load import load, with_router
+    from llama_router.config.importers import load_any
+    from llama_router.config.load import with_router
     from llama_router.config.problems import ConfigError
     from llama_router.config.schema import Config
     from llama_router.engines.kinds.command import CommandError, fill_command
+    from llama_router.engines.parameters import ParameterError, arguments_of
     from llama_router.runtime.roster import take_stock
 
     try:
         path = given.config_path or default_path(sys.platform, os.environ, Path.home()).path
-        config = load(path).config if given.config_path or path.exists() else Config()
-        changes = given.changes(config)
-        if changes:
-            config = with_router(config, changes, "command line")
+        config = load_any(path).config if given.config_path or path.exists() else Config()
+        settings = given.settings()
+        if folders := given.folders():
+            settings["models_dirs"] = (*config.router.models_dirs, *folders)
+        if settings:
+            config = with_router(config, settings, "command line")
         roster = take_stock(config, os.environ, Path.home())
         found = roster.catalog.resolve(model)
         entry = roster[found.id]
@@ -170,8 +174,11 @@ def _named_target(model: str, arguments: Sequence[str], given: Overrides) -> _Ta
                 f"{found.id} has no file to tell it from; `llama-router plan` says what the router "
                 "reckons with: the config's word, or what was measured"
             )
-        command = arguments or fill_command(
-            entry.spawn.command, entry.facts, host="127.0.0.1", port=config.router.base_port
+        command = arguments or (
+            *fill_command(
+                entry.spawn.command, entry.facts, host="127.0.0.1", port=config.router.base_port
+            ),
+            *arguments_of(entry.entry.parameters, None),
         )
     except UnknownModelError:
         raise _RefusedError(
@@ -180,7 +187,7 @@ def _named_target(model: str, arguments: Sequence[str], given: Overrides) -> _Ta
         ) from None
     except AmbiguousModelError as error:
         raise _RefusedError(str(error)) from None
-    except (ConfigError, CommandError) as error:
+    except (ConfigError, CommandError, ParameterError) as error:
         raise _RefusedError(str(error)) from None
     launch = _parsed(command)
     if launch.mmproj is None and found.mmproj is not None and arguments:

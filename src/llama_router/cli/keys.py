@@ -1,17 +1,41 @@
-"""``llama-router keys``: who may use the router, and what for."""
+"""``llama-router keys``: who may use the router, and what for; before its first start, too."""
 
 import time
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 import typer
 
-from llama_router.cli.asking import JsonOption, address_of, answer_of, show_json, show_table
-from llama_router.cli.router_client import ConfigOption, TokenOption, UrlOption
+from llama_router.cli.asking import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    JsonOption,
+    address_of,
+    answer_of,
+    refuse,
+    show_json,
+    show_table,
+)
+from llama_router.cli.logs import escaped
+from llama_router.cli.router_client import (
+    Address,
+    AddressError,
+    ConfigOption,
+    NobodyError,
+    TokenOption,
+    UrlOption,
+    config_of,
+)
+from llama_router.cli.serving import Overrides
+
+if TYPE_CHECKING:
+    from llama_router.cli.keys_here import KeysHere
 
 app = typer.Typer(
     name="keys",
-    help="API keys: list, make and revoke them. A running router follows at once.",
+    help="List, make and revoke API keys; the router follows at once.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -27,7 +51,9 @@ def list_keys(
     token: TokenOption = None,
 ) -> None:
     """List the keys: names and rights; the keys themselves are not kept."""
-    answer = answer_of(address_of(context, config, url, token), "GET", "/admin/keys")
+    answer = _ask(
+        _Where(context, config, url, token), "GET", "/admin/keys", None, lambda here: here.all()
+    )
     if as_json:
         show_json(answer)
     elif not answer["keys"]:
@@ -95,7 +121,13 @@ def add(
         "priority": priority,
         "batch": batch,
     }
-    answer = answer_of(address_of(context, config, url, token), "POST", "/admin/keys", content)
+    answer = _ask(
+        _Where(context, config, url, token),
+        "POST",
+        "/admin/keys",
+        content,
+        lambda here: here.add(content),
+    )
     if as_json:
         show_json(answer)
     else:
@@ -114,5 +146,49 @@ def revoke(
 ) -> None:
     """Revoke a key: from its next request on it opens nothing."""
     path = f"/admin/keys/{quote(key, safe='')}"
-    answer_of(address_of(context, config, url, token), "DELETE", path)
-    typer.echo(f"{key} is revoked")
+    _ask(_Where(context, config, url, token), "DELETE", path, None, lambda here: here.revoke(key))
+    typer.echo(f"{escaped(key)} is revoked")
+
+
+class _Where(NamedTuple):
+    """What was said of where the router is."""
+
+    context: typer.Context
+    config: Path | None
+    url: str | None
+    token: str | None
+
+
+def _ask(
+    where: _Where,
+    method: str,
+    path: str,
+    content: object,
+    otherwise: "Callable[[KeysHere], Any]",
+) -> Any:  # noqa: ANN401 - JSON
+    """Ask the router; where none runs, do it ``otherwise``, in the file that it will read."""
+    address = address_of(*where)
+    try:
+        return answer_of(address, method, path, content, may_be_absent=where.url is None)
+    except NobodyError:
+        return _do_here(where, address, otherwise)
+
+
+def _do_here(where: _Where, address: Address, otherwise: "Callable[[KeysHere], Any]") -> Any:  # noqa: ANN401 - as above
+    import platformdirs
+
+    from llama_router.cli.keys_here import HereError, KeysHere
+
+    try:
+        settings = config_of(where.context.obj or Overrides(), where.config).router
+        here = KeysHere(platformdirs.user_state_path("llama-router"), settings)
+        answer = otherwise(here)
+    except AddressError as error:
+        refuse(str(error), EXIT_USAGE)
+    except HereError as error:
+        refuse(str(error), EXIT_FAILED)
+    note = (
+        f"no router answers at {address.url}; this is of {here.path}, which it reads at its start"
+    )
+    typer.echo(f"llama-router: {escaped(note)}", err=True)
+    return answer

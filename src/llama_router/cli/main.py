@@ -7,11 +7,14 @@ import typer
 
 from llama_router import __version__
 from llama_router.cli import (
+    config_file,
     doctor,
+    importing,
     keys,
     log_lines,
     models,
     plan,
+    pull,
     record,
     serving,
     simulate,
@@ -29,7 +32,6 @@ app = typer.Typer(
     help=_HELP,
     no_args_is_help=False,
     invoke_without_command=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,6 +65,16 @@ LevelOption = Annotated[
 ]
 
 
+ImportOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--import-dir",
+        metavar="DIR",
+        help="Write the models below this folder into the config; may be given several times.",
+    ),
+]
+
+
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
     if wanted:
         typer.echo(f"llama-router {__version__}")
@@ -81,11 +93,19 @@ def _default(  # these are options of a command line
     host: HostOption = None,
     port: PortOption = None,
     models_dir: FoldersOption = None,
+    import_dir: ImportOption = None,
     config: ConfigOption = None,
     log_level: LevelOption = None,
+    hf_repo: pull.HfOption = "",
+    hf_file: pull.HffOption = "",
     _version: VersionOption = False,  # noqa: FBT002 - an option of a command line
 ) -> None:
-    context.obj = serving.Overrides(config, host, port, tuple(models_dir or ()), log_level)
+    context.obj = serving.Overrides(
+        *(config, host, port, tuple(models_dir or ()), log_level),
+        import_dirs=tuple(import_dir or ()),
+        hf_repo=hf_repo,
+        hf_file=hf_file,
+    )
     if context.invoked_subcommand is None:
         raise typer.Exit(serving.serve(context.obj))
 
@@ -96,12 +116,20 @@ def serve(  # as above
     host: HostOption = None,
     port: PortOption = None,
     models_dir: FoldersOption = None,
+    import_dir: ImportOption = None,
     config: ConfigOption = None,
     log_level: LevelOption = None,
+    hf_repo: pull.HfOption = "",
+    hf_file: pull.HffOption = "",
 ) -> None:
     """Start the router (what happens without a command, too)."""
     given: serving.Overrides = context.obj
-    own = serving.Overrides(config, host, port, tuple(models_dir or ()), log_level)
+    own = serving.Overrides(
+        *(config, host, port, tuple(models_dir or ()), log_level),
+        import_dirs=tuple(import_dir or ()),
+        hf_repo=hf_repo,
+        hf_file=hf_file,
+    )
     raise typer.Exit(serving.serve(own.over(given)))
 
 
@@ -169,14 +197,18 @@ def estimate(
     )
 
 
-app.command()(models.models)
-app.command()(models.ps)
-app.command()(models.load)
-app.command()(models.unload)
-app.command()(log_lines.logs)
-app.command()(plan.plan)
+app.command(short_help="List the models.")(models.models)
+app.command(short_help="List what is loaded, and what it holds.")(models.ps)
+app.command(short_help="Load a model.")(models.load)
+app.command(short_help="Unload a model.")(models.unload)
+app.command(short_help="Download a model from Hugging Face.")(pull.pull)
+app.command(short_help="Delete a downloaded model.")(pull.rm)
+app.command(short_help="Print what engines have written.")(log_lines.logs)
+app.command(short_help="Say what a request for a model would cause now.")(plan.plan)
+app.add_typer(config_file.app)
+app.add_typer(importing.app)
 app.add_typer(keys.app)
-app.command()(doctor.doctor)
+app.command(short_help="Check engine, models, ports; say what to do.")(doctor.doctor)
 app.command()(record.record)
 app.command()(simulate.simulate)
 app.command()(stress.stress)

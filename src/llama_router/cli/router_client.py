@@ -17,6 +17,8 @@ from llama_router.cli.serving import Overrides
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
+    from llama_router.config.schema import Config, RouterSettings
+
 # Questions never wait for an engine; the machine may be busy with one.
 _TIMEOUT_S = 15.0
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -29,6 +31,13 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not to liste
 _OK = 200
 # Also: created, accepted.
 _DONE = (_OK, 201, 202)
+# The second is said of a host that is not known, too, which no key would help; then with `param`.
+_KEY_CODES = ("invalid_api_key", "forbidden")
+_HOW_TO_SAY_WHO = (
+    "say who you are with --token, or in LLAMA_ROUTER_TOKEN: the admin token, or a key that opens"
+    " this (`llama-router keys add NAME --scope admin` makes one while no router runs)"
+)
+_ELSEWHERE = "or say where the router is with --url, and --token if it wants one"
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 ConfigOption = Annotated[
@@ -62,16 +71,15 @@ class RouterClientError(Exception):
         self.status = status
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a router is and what it wants to see.
+class NobodyError(RouterClientError):
+    """Nobody listens there."""
 
-    ``token`` is the admin's or a key, ``key`` what else it takes to be let in beside an admin token
-    that opens nothing but the admin API. Both are empty for none.
-    """
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a router is, and the admin token or key that it is to see; "" for none."""
 
     url: str
     token: str = ""
-    key: str = ""
 
 
 def find_address(
@@ -83,34 +91,54 @@ def find_address(
     """Return the address that is given, or else the config's with its key. Raises AddressError.
 
     ``given`` is what stands before the command; its address counts for more than the config's. The
-    config's key is for the config's router only: it is not sent to another ``url``.
+    config's token or key is for the config's router only: it is not sent to another ``url``.
     """
     if token and not _VISIBLE_ASCII.fullmatch(token):
         raise AddressError("the token must be visible ASCII characters")
     if url is not None:
         _split(url)
         return Address(url, token or "")
-    from llama_router.config.defaults import default_path
-    from llama_router.config.load import load
-    from llama_router.config.problems import ConfigError
-    from llama_router.config.schema import Config
-
-    try:
-        chosen = config_path or given.config_path
-        path = chosen or default_path(sys.platform, os.environ, Path.home()).path
-        config = load(path).config if chosen is not None or path.exists() else Config()
-    except ConfigError as error:
-        raise AddressError(str(error)) from None
-    router = config.router
+    router = config_of(given, config_path).router
     host = given.host or router.host
     host = _EVERYWHERE.get(host, host)
     shown = f"[{host}]" if ":" in host else host
-    keys = [entry.key for entry in router.api_keys]
     address = f"http://{shown}:{given.port or router.port}"
-    if token:
-        return Address(address, token)
-    key = keys[0] if keys else ""
-    return Address(address, router.admin_token or key, key if router.admin_token else "")
+    return Address(address, token or _token_of(router))
+
+
+def config_of(given: Overrides, config_path: Path | None) -> "Config":
+    """Return the config that a router here would run by. Raises AddressError."""
+    from llama_router.config.defaults import default_path
+    from llama_router.config.importers import load_any
+    from llama_router.config.problems import ConfigError
+    from llama_router.config.schema import Config
+
+    chosen = config_path or given.config_path
+    path = chosen or default_path(sys.platform, os.environ, Path.home()).path
+    if chosen is None and not path.exists():
+        return Config()
+    try:
+        return load_any(path, rewrite=False).config
+    except ConfigError as error:
+        raise AddressError(f"{error}\n{_ELSEWHERE}") from None
+
+
+def _token_of(router: "RouterSettings") -> str:
+    """Return what opens the admin API, or else any key; "" if none is written out.
+
+    Of a hashed one only its owner knows what to send. The fewer models a key is for, the less it
+    shows.
+    """
+    if router.admin_token and not _is_hashed(router.admin_token):
+        return router.admin_token
+    implied = ("inference",) if router.admin_token else ("inference", "admin")
+    keys = [entry for entry in router.api_keys if not _is_hashed(entry.key)]
+    keys.sort(key=lambda entry: ("admin" not in (entry.scopes or implied), bool(entry.models)))
+    return keys[0].key if keys else ""
+
+
+def _is_hashed(secret: str) -> bool:
+    return secret.startswith("sha256:")
 
 
 def ask(
@@ -140,7 +168,7 @@ def ask(
         with connection.getresponse() as answer:
             status, data = answer.status, answer.read(_MAX_ANSWER_BYTES + 1)
     except ConnectionRefusedError:
-        raise RouterClientError(_nobody(address)) from None
+        raise NobodyError(_nobody(address)) from None
     except TimeoutError:
         raise RouterClientError(
             f"the router at {address.url} did not answer within {timeout_s:g} s"
@@ -161,7 +189,9 @@ def _read(address: Address, status: int, data: bytes) -> Any:  # noqa: ANN401 - 
     if status in _DONE:
         return found
     match found:
-        case {"error": {"message": str(message)}}:
+        case {"error": {"message": str(message)} as error}:
+            if error.get("code") in _KEY_CODES and error.get("param") is None:
+                message = f"{message}\n{_HOW_TO_SAY_WHO}"
             raise RouterClientError(message, status)
     raise RouterClientError(f"what answers at {address.url} is no llama-router", status)
 
@@ -182,7 +212,7 @@ def follow(address: Address, path: str) -> Iterator[str]:
             while line := answer.readline(_MAX_LINE_BYTES):
                 yield line.decode("utf-8", "replace").rstrip("\n")
     except ConnectionRefusedError:
-        raise RouterClientError(_nobody(address)) from None
+        raise NobodyError(_nobody(address)) from None
     except TimeoutError:
         raise RouterClientError(f"the router at {address.url} has gone silent") from None
     except (OSError, HTTPException) as error:
@@ -192,12 +222,7 @@ def follow(address: Address, path: str) -> Iterator[str]:
 
 
 def _credentials(address: Address) -> dict[str, str]:
-    fields = {}
-    if address.token:
-        fields["Authorization"] = f"Bearer {address.token}"
-    if address.key:
-        fields["X-Api-Key"] = address.key
-    return fields
+    return {"Authorization": f"Bearer {address.token}"} if address.token else {}
 
 
 def _nobody(address: Address) -> str:

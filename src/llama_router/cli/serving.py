@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,9 @@ from llama_router import __version__
 from llama_router.cli.logs import LogQueue, escaped
 
 if TYPE_CHECKING:
-    from llama_router.config.load import LoadedConfig
     from llama_router.config.schema import Config
     from llama_router.runtime.app import Router
+    from llama_router.runtime.config_file import ConfigFile, Reading
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ EXIT_CONFIG = 2
 _MODELS_SHOWN_COUNT = 12
 # What is written is YAML.
 _CREATED_SUFFIXES = (".yaml", ".yml")
-_COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,9 @@ class Overrides:
     port: int | None = None
     models_dirs: tuple[Path, ...] = field(default=())
     log_level: str | None = None
+    import_dirs: tuple[Path, ...] = field(default=())
+    hf_repo: str = ""
+    hf_file: str = ""
 
     def over(self, other: "Overrides") -> "Overrides":
         """Return both; what this one says counts for more, and folders add up."""
@@ -50,27 +52,30 @@ class Overrides:
             port=self.port or other.port,
             models_dirs=(*other.models_dirs, *self.models_dirs),
             log_level=self.log_level or other.log_level,
+            import_dirs=(*other.import_dirs, *self.import_dirs),
+            hf_repo=self.hf_repo or other.hf_repo,
+            hf_file=self.hf_file or other.hf_file,
         )
 
-    def changes(self, config: "Config") -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return the settings of ``router`` that are replaced."""
-        changes: dict[str, Any] = {}
-        for name in ("host", "port", "log_level"):
-            value = getattr(self, name)
-            if value is not None:
-                changes[name] = value
-        if self.models_dirs:
-            folders = [str(folder.expanduser().absolute()) for folder in self.models_dirs]
-            changes["models_dirs"] = (*config.router.models_dirs, *folders)
-        return changes
+        said = {name: getattr(self, name) for name in ("host", "port", "log_level")}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def folders(self) -> tuple[str, ...]:
+        """Return the folders of models that are added."""
+        return tuple(str(folder.expanduser().absolute()) for folder in self.models_dirs)
 
 
 def serve(overrides: Overrides) -> int:
     """Run the router with the config file; return the exit status."""
-    from llama_router.config.defaults import create_default, default_path
-    from llama_router.config.load import load
+    import platformdirs
+
+    from llama_router.cli.pull_here import PullError, have_model_first
+    from llama_router.config.defaults import create_default, default_path, refresh_schema
     from llama_router.config.problems import ConfigError
-    from llama_router.engines.kinds import check_command
+    from llama_router.runtime.config_file import ConfigFile
+    from llama_router.store.keys import KEYS_FILE_NAME
 
     try:
         path = overrides.config_path
@@ -85,13 +90,24 @@ def serve(overrides: Overrides) -> int:
         elif path.suffix in _CREATED_SUFFIXES and not path.exists() and path.parent.is_dir():
             create_default(path)
             _tell(f"created {path}")
-        loaded = load(path, check_command=check_command)
-        for warning in loaded.warnings:
-            _tell(str(warning))
-        config = _overridden(loaded.config, overrides, loaded)
+        key_file = platformdirs.user_state_path("llama-router") / KEYS_FILE_NAME
+        source = ConfigFile(path, overrides.settings(), overrides.folders(), key_file)
+        reading = source.read()
+        refresh_schema(path)
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, loaded)
+    for warning in reading.warnings:
+        _tell(str(warning))
+    if overrides.hf_repo or overrides.hf_file:
+        try:
+            reading, said = have_model_first(source, reading, overrides.hf_repo, overrides.hf_file)
+        except ConfigError as error:
+            return _refuse(str(error))
+        except PullError as error:
+            _tell(str(error))
+            return error.status
+        _tell(said)
+    return _run(reading, source, overrides.import_dirs)
 
 
 def demo(overrides: Overrides) -> int:
@@ -101,6 +117,7 @@ def demo(overrides: Overrides) -> int:
     from llama_router.catalog.demo import make_demo_models
     from llama_router.config.problems import ConfigError
     from llama_router.config.schema import Config, RouterSettings
+    from llama_router.runtime.config_file import Reading, overlaid
 
     folder = platformdirs.user_cache_path("llama-router") / "demo"
     try:
@@ -108,34 +125,13 @@ def demo(overrides: Overrides) -> int:
     except OSError as error:
         _tell(f"the demo's models cannot be made in {folder}: {error}")
         return EXIT_FAILED
+    # They would all fit into memory, and a swap is to be seen.
+    config = Config(router=RouterSettings(max_loaded=1, models_dirs=(str(folder),)))
     try:
-        config = _overridden(
-            # They would all fit into memory, and a swap is to be seen.
-            Config(router=RouterSettings(max_loaded=1)),
-            replace(overrides, models_dirs=(folder,)),
-        )
+        reading = Reading(overlaid(config, overrides.settings()))
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config)
-
-
-def _overridden(
-    config: "Config", overrides: Overrides, loaded: "LoadedConfig | None" = None
-) -> "Config":
-    """Lay the command line over the config, which is ``loaded``'s if any. Raises ConfigError."""
-    from llama_router.config.load import with_router
-    from llama_router.config.problems import ConfigError, Problem
-    from llama_router.config.schema import public_bind_problem
-
-    changes = overrides.changes(config)
-    if changes:
-        config = with_router(config, changes, _COMMAND_LINE)
-    problem = public_bind_problem(config.router)
-    if problem is not None:
-        if loaded is None or overrides.host is not None:
-            raise ConfigError([Problem(_COMMAND_LINE, 0, "router.host", problem)])
-        raise ConfigError([loaded.problem(("router", "host"), problem)])
-    return config
+    return _run(reading)
 
 
 def _refuse(message: str) -> int:
@@ -148,28 +144,32 @@ def _tell(message: str) -> None:
     typer.echo(f"llama-router: {escaped(message)}", err=True)
 
 
-def _run(config: "Config", loaded: "LoadedConfig | None" = None) -> int:
-    """Run the router with the config, which comes from ``loaded``; without, it is the demo."""
-    for folder in config.router.models_dirs:
+def _run(
+    reading: "Reading", source: "ConfigFile | None" = None, import_dirs: tuple[Path, ...] = ()
+) -> int:
+    """Run the router with what was read from ``source``; without, it is the demo."""
+    router = reading.config.router
+    for folder in router.models_dirs:
         if not Path(folder).is_dir():
             _tell(f"the models folder {folder} does not exist")
-    with LogQueue(config.router.log_level):
+    with LogQueue(router.log_level):
         if sys.platform == "win32":
-            status = asyncio.run(_serve(config, loaded))
+            status = asyncio.run(_serve(reading, source, import_dirs))
         else:
             import uvloop
 
-            status = uvloop.run(_serve(config, loaded))
+            status = uvloop.run(_serve(reading, source, import_dirs))
     return status
 
 
-async def _serve(config: "Config", loaded: "LoadedConfig | None") -> int:
+async def _serve(
+    reading: "Reading", source: "ConfigFile | None", import_dirs: tuple[Path, ...]
+) -> int:
     import platformdirs
 
     from llama_router.engines.host import HostError
     from llama_router.proxy.server import BindError
     from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
-    from llama_router.runtime.roster import take_demo_stock, take_stock
 
     state_dir = platformdirs.user_state_path("llama-router")
     try:
@@ -181,21 +181,26 @@ async def _serve(config: "Config", loaded: "LoadedConfig | None") -> int:
         )
         return EXIT_FAILED
     router = Router(
-        config, state_dir=state_dir, take_stock=take_stock if loaded else take_demo_stock
+        reading.config,
+        state_dir=state_dir,
+        source=source,
+        reading=reading,
+        import_dirs=import_dirs,
+        has_caches=source is not None,
     )
     router.install_signal_handlers()
     try:
         if not await router.start():
             return 0
     except UnknownStartupModelError as error:
-        if loaded is None:
+        if source is None:
             raise
-        return _refuse(str(loaded.problem(("startup_model",), str(error))))
+        return _refuse(str(source.problem(("startup_model",), str(error))))
     except (BindError, StartError, HostError) as error:
         _tell(str(error))
         return EXIT_FAILED
     try:
-        _say(_banner(router, config, is_demo=loaded is None))
+        _say(_banner(router, router.config, is_demo=source is None))
         await router.wait()
     finally:
         await router.close()

@@ -1,20 +1,27 @@
 """Where the config is when nobody says so, and what the first run writes there."""
 
+import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_router.config import files
+from llama_router.config.json_schema import json_schema
 from llama_router.config.problems import ConfigError, Problem
 from llama_router.config.schema import DEFAULT_COMMAND
 
 FILE_NAME = "config.yaml"
 _FOLDER_NAME = "llama-router"
+# Where editors look for the line that names the schema.
+_HEAD_MAX_BYTES = 4096
 
 _COMMAND = "\n".join(f"    - {argument}" for argument in DEFAULT_COMMAND)
 
+SCHEMA_NAME = "config.schema.json"
+
 TEMPLATE = f"""\
+# yaml-language-server: $schema={SCHEMA_NAME}
 # llama-router's configuration. Every setting is described in docs/configuration.md.
 # Lines that begin with "# " and a key show defaults: remove the "# " to change one.
 version: "1.0"
@@ -107,11 +114,39 @@ def _config_folder(platform: str, env: Mapping[str, str], home: Path) -> Path:
 def create_default(path: Path) -> None:
     """Write the first config, readable by its owner only; a file that exists stays as it is.
 
-    Two first starts at once are harmless: both write the same. Raises ConfigError.
+    Beside it gets its schema, for editors. Two first starts at once are harmless: both write the
+    same. Raises ConfigError.
     """
     if path.exists() or path.is_symlink():
         return
+    text = TEMPLATE.replace(SCHEMA_NAME, schema_path(path).name, 1)
     try:
-        files.replace(path, TEMPLATE.encode())
+        files.replace(path, text.encode())
     except files.FileError as error:
         raise ConfigError([Problem(str(path), 0, "", str(error))]) from error
+    refresh_schema(path)
+
+
+def schema_path(path: Path) -> Path:
+    """Return where the schema of the config at ``path`` is written."""
+    return path.with_name(f"{path.stem}.schema.json")
+
+
+def refresh_schema(path: Path) -> bool:
+    """Write the schema beside the config whose first lines name it, unless it is there already.
+
+    Return whether it is as it should be. Nothing depends on it: an editor is all that reads it.
+    Reads and writes files: not for an event loop.
+    """
+    target = schema_path(path)
+    content = json.dumps(json_schema(), indent=1, ensure_ascii=False).encode() + b"\n"
+    try:
+        head = files.read_bytes(path)[:_HEAD_MAX_BYTES]
+        if f"$schema={target.name}".encode() not in head:
+            return False
+        if target.exists() and files.read_bytes(target) == content:
+            return True
+        files.replace(target, content)
+    except files.FileError:
+        return False
+    return True

@@ -20,19 +20,20 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from llama_router.config.problems import ConfigError, Issue, Keys, Problem, format_keys
+from llama_router.config.yaml_text import style_of
 
+# Sections of which not the router knows what their values mean.
+_OF_OTHERS = frozenset({"set_params", "set_params_by_id", "metadata", "capabilities"})
 # The schema is 5 levels deep.
 DEPTH_MAX_LEVELS = 16
 # What the file means when every alias is written out: aliases of aliases grow exponentially.
 VALUES_MAX_COUNT = 500_000
 # Never fold: a command on one line is what its writer wants to see again.
 LINE_WIDTH_CHARS = 1_000_000
-INDENT_MAX_CHARS = 8
 
+# Below these no value is one: JSON's null.
+_OF_JSON = frozenset({"set_params", "set_params_by_id", "metadata"})
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-# A key with nothing behind it, and how far in its list or its mapping begins.
-_LIST_BELOW_KEY = re.compile(r"^( *)[^\s#-][^\n]*:[^\S\n]*\n( *)- ", re.MULTILINE)
-_KEYS_BELOW_KEY = re.compile(r"^( *)[^\s#-][^\n]*:[^\S\n]*\n\1( +)[^\s#-]", re.MULTILINE)
 
 
 class _TooMuchError(Exception):
@@ -44,7 +45,7 @@ class _Constructor(RoundTripConstructor):
 
     def __init__(self, preserve_quotes: bool | None = None, loader: Any = None) -> None:  # noqa: ANN401, FBT001 - ruamel's signature
         super().__init__(preserve_quotes=preserve_quotes, loader=loader)
-        self.duplicates: list[tuple[int, str]] = []
+        self.duplicates: list[tuple[int, int, str]] = []
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         """Give errors of Python's own converters (a 13th month, 5000 digits) their line."""
@@ -65,7 +66,8 @@ class _Constructor(RoundTripConstructor):
         """Say whether the key is new."""
         if key not in mapping:
             return True
-        self.duplicates.append((key_node.start_mark.line + 1, str(key)))
+        mark = key_node.start_mark
+        self.duplicates.append((mark.line + 1, mark.column + 1, str(key)))
         return False
 
 
@@ -92,7 +94,10 @@ class Document:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise ConfigError([Problem(str(path), line, "", "is not UTF-8 text")]) from None
+            start = content.rfind(b"\n", 0, error.start) + 1
+            column = len(content[start : error.start].decode("utf-8", "replace")) + 1
+            problem = Problem(str(path), line, "", "is not UTF-8 text", column)
+            raise ConfigError([problem]) from None
         return cls(text, path)
 
     def _parse(self) -> CommentedMap:
@@ -106,16 +111,20 @@ class Document:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             message = ", ".join(part for part in (error.context, error.problem) if part)
-            raise self._error(mark.line + 1 if mark else 1, message) from None
+            place = (mark.line + 1, mark.column + 1) if mark else (1, 0)
+            raise self._error(place[0], message, place[1]) from None
         except ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            raise self._error(line, "holds a character that text files do not have") from None
+            column = error.position - text.rfind("\n", 0, error.position)
+            message = "holds a character that text files do not have"
+            raise self._error(line, message, column) from None
         except YAMLError as error:
             raise self._error(1, f"cannot be understood: {error}".splitlines()[0]) from None
-        duplicates: list[tuple[int, str]] = self._yaml.constructor.duplicates
+        duplicates: list[tuple[int, int, str]] = self._yaml.constructor.duplicates
         if duplicates:
             raise ConfigError(
-                Problem(str(self.path), line, key, "is set twice") for line, key in duplicates
+                Problem(str(self.path), line, key, "is set twice", column)
+                for line, column, key in duplicates
             )
         if data is None:
             raise self._error(1, "is empty; delete it to have a default one written")
@@ -123,13 +132,14 @@ class Document:
             raise self._error(1, 'must consist of keys and values, such as `version: "1.0"`')
         return data
 
-    def _error(self, line: int, message: str) -> ConfigError:
-        return ConfigError([Problem(str(self.path), line, "", message)])
+    def _error(self, line: int, message: str, column: int = 0) -> ConfigError:
+        return ConfigError([Problem(str(self.path), line, "", message, column)])
 
     def plain(self) -> tuple[dict[str, Any], list[Issue]]:
         """Give the content as dicts, lists and scalars, and what has no place in a config.
 
-        A key without a value (``models:``) is left out: it means the default.
+        A key without a value (``models:``) is left out: it means the default. Where any JSON may
+        stand it is null.
         Raises ConfigError when aliases make the document too deep or too large.
         """
         self._issues = []
@@ -170,27 +180,37 @@ class Document:
                 plain = self._plain(value, (*keys, str(key)))
                 if plain is not None:
                     content[str(key)] = plain
+            elif not _OF_OTHERS.isdisjoint(keys) or not _OF_JSON.isdisjoint(keys):
+                content[str(key)] = None
         return content
 
-    def line_of(self, keys: Keys) -> int:
-        """Give the line of a key or list item, or of the nearest thing around it that has one."""
+    def place_of(self, keys: Keys) -> tuple[int, int]:
+        """Give line and column of a key or list item, or of the nearest thing around it."""
         node: Any = self.data
-        line = 1
+        place = (1, 1)
         for key in keys:
             # Without a place (missing, or merged from elsewhere): that of what is around it.
             with suppress(AttributeError, KeyError, TypeError, IndexError):
-                line = (node.lc.item(key) if isinstance(key, int) else node.lc.key(key))[0] + 1
+                line, column = node.lc.item(key) if isinstance(key, int) else node.lc.key(key)
+                place = (line + 1, column + 1)
             try:
                 node = node[key]
             except (KeyError, TypeError, IndexError):
                 break
-        return line
+        return place
+
+    def line_of(self, keys: Keys) -> int:
+        """Give the line of a key or list item, or of the nearest thing around it that has one."""
+        return self.place_of(keys)[0]
+
+    def column_of(self, keys: Keys) -> int:
+        """Give the column in that line, counted from 1."""
+        return self.place_of(keys)[1]
 
     def problem(self, issue: Issue) -> Problem:
         """Look up where an issue is."""
-        return Problem(
-            str(self.path), self.line_of(issue.keys), format_keys(issue.keys), issue.message
-        )
+        line, column = self.place_of(issue.keys)
+        return Problem(str(self.path), line, format_keys(issue.keys), issue.message, column)
 
     def dump(self) -> str:
         """Give the text of the document as it is now."""
@@ -208,10 +228,9 @@ def _yaml_for(text: str) -> YAML:
     yaml.preserve_quotes = True
     yaml.width = LINE_WIDTH_CHARS
     # Write blocks as far in as they were.
-    keys, items = _KEYS_BELOW_KEY.search(text), _LIST_BELOW_KEY.search(text)
-    mapping = min(len(keys[2]), INDENT_MAX_CHARS) if keys else 2
-    offset = max(0, min(len(items[2]) - len(items[1]), INDENT_MAX_CHARS)) if items else 2
-    yaml.indent(mapping=mapping, sequence=offset + 2, offset=offset)
+    style = style_of(text)
+    offset = style.item_indent
+    yaml.indent(mapping=style.key_indent, sequence=offset + 2, offset=offset)
     return yaml
 
 

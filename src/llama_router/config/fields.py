@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -11,7 +12,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationInfo,
     WithJsonSchema,
 )
 
@@ -33,12 +33,28 @@ WAITING_MAX_COUNT = 1_000_000
 DEVICES_MAX_COUNT = 64
 # Steps between the least and the most urgent: nobody tells more of them apart.
 PRIORITY_LIMIT = 1000
-
+# A thousand a second, from one key: what a limit could still mean.
+REQUESTS_PER_MINUTE_MAX_COUNT = 60_000
+# More connections to the hub at a time gain nothing and get an address throttled.
+PARALLEL_FILES_MAX_COUNT = 32
+# A description is a paragraph or two.
+TEXT_MAX_CHARS = 4096
+URL_MAX_CHARS = 2048
+# What Linux allows for one variable, as for one argument.
+ENV_VALUE_MAX_CHARS = 128 * 1024
+PATTERN_MAX_CHARS = 1024
+EXPRESSION_MAX_CHARS = 16 * 1024
+EVICT_COST_MAX = 1_000_000
 CommandCheck = Callable[[Sequence[str]], None]
 """Raises ValueError, saying what is wrong, for a command that could never run."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+DIGEST_PREFIX = "sha256:"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ENGINE_ADDRESS = re.compile(
+    r"http://(\$host|[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(\$port|[0-9]{1,5}))?(/[^\s?#$]*)?"
+)
 
 
 def _check_version(value: object) -> object:
@@ -92,7 +108,8 @@ def _check_url_path(value: str) -> str:
     return value
 
 
-def _check_argument(value: str) -> str:
+def check_argument(value: str) -> str:
+    """Return text that a program can be given. Raises ValueError."""
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
     return value
@@ -104,18 +121,67 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_key_or_digest(value: str) -> str:
+    if value.startswith(DIGEST_PREFIX) and not _DIGEST.fullmatch(value):
+        raise ValueError("must have 64 hexadecimal digits, in small letters, after sha256:")
+    return _check_key(value)
+
+
+def _check_health_endpoint(value: str) -> str:
+    return value if value == "none" else _check_url_path(value)
+
+
+def _check_variable(value: str) -> str:
+    # POSIX has it so; and it cannot be said otherwise how a name ends.
+    if "=" in value or "\0" in value:
+        raise ValueError("must not contain = or a NUL character")
+    return value
+
+
+def _check_address(value: str) -> str:
+    if not _ENGINE_ADDRESS.fullmatch(value):
+        raise ValueError("must be http://HOST:PORT/PATH; $host and $port may stand in it")
+    return value
+
+
+def _check_http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must begin with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not contain a user or a password")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise ValueError("must end with its path, without ? or #")
+    if not _VISIBLE_ASCII.fullmatch(value):
+        raise ValueError("must be visible ASCII characters; percent-encode others")
+    return value
+
+
+def _check_hub_endpoint(value: str) -> str:
+    return _check_http_url(value) if value else value
+
+
+def _check_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return value
+
+
+def _as_names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 def _check_devices(value: object) -> object:
     names = [name for name in value if isinstance(name, str)] if isinstance(value, dict) else []
     twice = {name for name in names if sum(name.lower() == n.lower() for n in names) > 1}
     if twice:
         raise ValueError(f"names one device more than once: {', '.join(sorted(twice))}")
-    return value
-
-
-def _check_command(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    check: CommandCheck | None = (info.context or {}).get("check_command")
-    if check is not None:
-        check(value)
     return value
 
 
@@ -126,19 +192,64 @@ Host = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check
 AllowedHost = Annotated[
     str, Field(min_length=1, max_length=255), AfterValidator(_check_allowed_host)
 ]
-ApiKey = Annotated[str, Field(min_length=1, max_length=KEY_MAX_CHARS), AfterValidator(_check_key)]
+ApiKey = Annotated[
+    str, Field(min_length=1, max_length=KEY_MAX_CHARS), AfterValidator(_check_key_or_digest)
+]
 Token = Annotated[str, Field(max_length=KEY_MAX_CHARS), AfterValidator(_check_token)]
 UrlPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_check_url_path)]
 FilePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_path)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_check_path)]
-Argument = Annotated[str, Field(max_length=ARGUMENT_MAX_CHARS), AfterValidator(_check_argument)]
+Argument = Annotated[str, Field(max_length=ARGUMENT_MAX_CHARS), AfterValidator(check_argument)]
 Command = Annotated[
     tuple[Argument, ...],
     Field(strict=False, min_length=1, max_length=ARGUMENTS_MAX_COUNT),
-    AfterValidator(_check_command),
 ]
 Endpoints = Annotated[tuple[UrlPath, ...], Field(strict=False, max_length=LIST_MAX_COUNT)]
 OwnerCheckName = Literal["tree", "port"]
+HealthEndpoint = Annotated[
+    str, Field(min_length=1, max_length=1024), AfterValidator(_check_health_endpoint)
+]
+EnvVariable = Annotated[
+    str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_check_variable)
+]
+EnvValue = Annotated[str, Field(max_length=ENV_VALUE_MAX_CHARS), AfterValidator(check_argument)]
+EngineAddress = Annotated[
+    str, Field(min_length=1, max_length=URL_MAX_CHARS), AfterValidator(_check_address)
+]
+HttpUrl = Annotated[
+    str, Field(min_length=1, max_length=URL_MAX_CHARS), AfterValidator(_check_http_url)
+]
+HubEndpoint = Annotated[str, Field(max_length=URL_MAX_CHARS), AfterValidator(_check_hub_endpoint)]
+PathPattern = Annotated[
+    str, Field(min_length=1, max_length=PATTERN_MAX_CHARS), AfterValidator(_check_pattern)
+]
+ModelNameSent = Annotated[str, Field(max_length=1024), AfterValidator(check_name)]
+TemplateNames = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(_as_names),
+    Field(strict=False, max_length=LIST_MAX_COUNT),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS},
+                    "maxItems": LIST_MAX_COUNT,
+                },
+            ],
+            "format": "text or list of text",
+        }
+    ),
+]
+"""Names; one may be written as plain text."""
+
+PinTarget = Annotated[str, Field(max_length=NAME_MAX_CHARS), AfterValidator(check_name)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,256}$")]
+MatrixExpression = Annotated[str, Field(min_length=1, max_length=EXPRESSION_MAX_CHARS)]
+EvictCost = Annotated[int, Field(ge=1, le=EVICT_COST_MAX)]
+
 Priority = Annotated[int, Field(ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)]
 
 _SIZE_SCHEMA = {"type": "string", "format": "size"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 # 10 000 models of 400 bytes each; anything longer is not a config.
 FILE_MAX_BYTES = 4 * 1024 * 1024
+TOO_LONG = f"is longer than {FILE_MAX_BYTES // 1024**2} MiB"
 # The file may hold keys, so only its owner may read a new one.
 NEW_FILE_MODE = 0o600
 NEW_FOLDER_MODE = 0o700
@@ -28,15 +29,18 @@ def read_bytes(path: Path) -> bytes:
         descriptor = os.open(
             path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         )
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+        try:
+            # Before `fdopen`, which refuses folders and leaves them open.
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileError("is not a regular file")
-            content = file.read(FILE_MAX_BYTES + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(FILE_MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror or error}") from error
     if len(content) > FILE_MAX_BYTES:
-        raise FileError(f"is longer than {FILE_MAX_BYTES // 1024**2} MiB")
+        raise FileError(TOO_LONG)
     return content
 
 

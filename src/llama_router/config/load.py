@@ -1,11 +1,12 @@
 """Reading the config: a file in, settings or every fault of it out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llama_router.config import files
+from llama_router.config import clashes, files
 from llama_router.config.document import Document
 from llama_router.config.fields import CommandCheck
 from llama_router.config.migrate import migrate
@@ -37,13 +38,15 @@ def load(
     *,
     check_command: CommandCheck | None = None,
     home: Path | None = None,
+    env: Mapping[str, str] | None = None,
     rewrite: bool = True,
 ) -> LoadedConfig:
     """Read the file, which must exist.
 
     ``check_command`` raises ValueError for a command that could never run. Early forms are
     rewritten in the file if ``rewrite`` allows; the rewritten text is loaded itself before it gets
-    there. ``~/`` means ``home``; other relative paths start at the file's folder.
+    there. ``~/`` means ``home``; other relative paths start at the file's folder. ``env`` is what
+    ``${env.NAME}`` is taken from, this process's own if absent.
     Raises ConfigError with every fault of the file. Takes milliseconds up to seconds for a large
     file: not for an event loop.
     """
@@ -51,36 +54,69 @@ def load(
         content = files.read_bytes(path)
     except files.FileError as error:
         raise ConfigError([Problem(str(path), 0, "", str(error))]) from error
+    check = _Check(check_command, home or Path.home(), os.environ if env is None else env)
     original = Document.from_bytes(content, path)
-    loaded, issues = _check(original, check_command, home or Path.home())
+    loaded, issues = check(original)
     if not issues:
         return loaded
-    warnings = sorted(map(original.problem, issues), key=lambda problem: problem.line)
+    warnings = _problems(original, issues)
     if rewrite:
         text = loaded.document.dump()
-        rewritten = Document(text, path)
-        loaded, again = _check(rewritten, check_command, home or Path.home())
+        loaded, again = check(Document(text, path))
         if again:
             raise AssertionError(f"a migrated config still needs migration: {again}")
         warnings += _write_back(path, content, text.encode())
-    return LoadedConfig(loaded.config, path, loaded.document, tuple(warnings))
+    return replace(loaded, warnings=(*warnings, *loaded.warnings))
 
 
-def _check(
-    document: Document, check_command: CommandCheck | None, home: Path
-) -> tuple[LoadedConfig, list[Issue]]:
-    """Migrate the document in memory and validate it; give what was migrated."""
-    migrated = migrate(document.data)
-    content, issues = document.plain()
-    config, more = validate(content, check_command)
-    # A value without a place in any config is left out of the content: what the schema then
-    # says of its absence would be a second message about one fault.
-    known = {issue.keys for issue in issues}
-    issues += [issue for issue in more if issue.keys not in known]
-    if config is None or issues:
-        raise ConfigError(document.problem(issue) for issue in issues)
-    base = document.path.absolute().parent
-    return LoadedConfig(_with_whole_paths(config, base, home), document.path, document), migrated
+def load_text(
+    text: str,
+    path: Path,
+    *,
+    check_command: CommandCheck | None = None,
+    home: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> LoadedConfig:
+    """Check a text as what the file at ``path`` could hold; nothing is read or written.
+
+    As ``load`` otherwise. Early forms are warnings. Raises ConfigError.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > files.FILE_MAX_BYTES:
+        raise ConfigError([Problem(str(path), 0, "", files.TOO_LONG)])
+    document = Document(text, path)
+    # Migration changes the document, places and all: what it says is looked up in another.
+    check = _Check(check_command, home or Path.home(), os.environ if env is None else env)
+    loaded, issues = check(document)
+    warnings = _problems(Document(text, path), issues) if issues else []
+    return replace(loaded, warnings=(*warnings, *loaded.warnings))
+
+
+def _problems(document: Document, issues: Iterable[Issue]) -> list[Problem]:
+    problems = map(document.problem, issues)
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    check_command: CommandCheck | None
+    home: Path
+    env: Mapping[str, str]
+
+    def __call__(self, document: Document) -> tuple[LoadedConfig, list[Issue]]:
+        """Migrate the document in memory and validate it; give what was migrated."""
+        migrated = migrate(document.data)
+        content, issues = document.plain()
+        config, more = validate(content, self.check_command, self.env)
+        # A value without a place in any config is left out of the content: what the schema then
+        # says of its absence would be a second message about one fault.
+        known = {issue.keys for issue in issues}
+        issues += [issue for issue in more if issue.keys not in known]
+        if config is None or issues:
+            raise ConfigError(document.problem(issue) for issue in issues)
+        base = document.path.absolute().parent
+        config = _with_whole_paths(config, base, self.home)
+        doubts = _problems(document, clashes.doubts(config))
+        return LoadedConfig(config, document.path, document, tuple(doubts)), migrated
 
 
 def _write_back(path: Path, expected: bytes, content: bytes) -> list[Problem]:

@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from llama_router.config.problems import Issue, Keys
 
-_PLACEHOLDER = re.compile(r"\$(?:path|mmproj|model|host|port)\b")
+_PLACEHOLDER = re.compile(r"\$(?:path|mmproj|draft|model|host|port)\b")
 # What the early form appended, after the names under which the command may have it already.
 _APPENDED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("--model", "-m"), "$path"),

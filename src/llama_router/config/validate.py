@@ -1,54 +1,114 @@
 """From plain data to a Config, or to every fault in it, said in words."""
 
+import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from llama_router.config import clashes
+from llama_router.config.commands import command_issues
 from llama_router.config.fields import ONE_SIZE_TAG, SIZES_TAG, CommandCheck
+from llama_router.config.macros import expand
 from llama_router.config.problems import Issue, Keys, format_keys
 from llama_router.config.schema import (
     ApiKeyEntry,
     Config,
+    Filters,
+    GroupEntry,
+    HubSettings,
+    MatrixSettings,
     ModelEntry,
+    ModelSettings,
+    PeerEntry,
+    ProfileEntry,
     RouterSettings,
+    SelectorEntry,
     SpawnOverride,
     SpawnSettings,
 )
 
-# Where each section stands, indices left out: to name the keys that an unknown one may mean.
+# Where each section stands, indices left out and `*` for names that the file chooses: to name the
+# keys that an unknown one may mean.
 SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): Config,
     ("router",): RouterSettings,
+    ("router", "api_keys"): ApiKeyEntry,
     ("default_spawn",): SpawnSettings,
+    ("defaults",): ModelSettings,
+    ("defaults", "spawn"): SpawnOverride,
+    ("defaults", "filters"): Filters,
+    ("templates", "*"): ModelSettings,
+    ("templates", "*", "spawn"): SpawnOverride,
+    ("templates", "*", "filters"): Filters,
     ("models",): ModelEntry,
     ("models", "spawn"): SpawnOverride,
-    ("router", "api_keys"): ApiKeyEntry,
+    ("models", "filters"): Filters,
+    ("groups", "*"): GroupEntry,
+    ("matrix",): MatrixSettings,
+    ("selectors", "*"): SelectorEntry,
+    ("profiles", "*"): ProfileEntry,
+    ("peers", "*"): PeerEntry,
+    ("peers", "*", "filters"): Filters,
+    ("hub",): HubSettings,
 }
 
 # What settings are called by Ollama, llama-swap, llama-server and LM Studio, in small letters and
 # without what is between words.
 NAMES_ELSEWHERE: Mapping[str, str] = {
     "apikey": "api_keys",
+    "args": "parameters",
+    "checkendpoint": "health_endpoint",
     "cmd": "command",
+    "cmdstop": "stop_command",
     "concurrencylimit": "max_in_flight",
+    "contextlength": "parameters",
+    "ctxsize": "parameters",
+    "debug": "log_level",
+    "draftmodel": "parameters",
     "globalttl": "ttl_s",
+    "gpulayers": "parameters",
     "gpuoverhead": "memory_reserve",
     "healthchecktimeout": "ready_timeout_s",
+    "hfendpoint": "endpoint",
+    "hftoken": "token",
+    "ignorepaths": "upstream_ignore_paths",
+    "includealiasesinlist": "include_aliases_in_list",
     "keepalive": "ttl_s",
     "loadonstartup": "preload",
     "loadtimeout": "ready_timeout_s",
     "maxloadedmodels": "max_loaded",
     "maxqueue": "max_waiting",
+    "members": "group",
     "modelsmax": "max_loaded",
+    "ngl": "parameters",
+    "ngpulayers": "parameters",
+    "numctx": "parameters",
+    "numgpu": "parameters",
+    "numparallel": "max_in_flight",
+    "options": "parameters",
+    "origins": "allowed_hosts",
     "persistent": "pinned",
+    "proxy": "address",
+    "responseheader": "first_byte_timeout_s",
+    "routing": "groups",
+    "sendloadingstate": "notify_model_swap",
+    "setparams": "set_params",
+    "setparamsbyid": "set_params_by_id",
     "sleepidleseconds": "ttl_s",
+    "startport": "base_port",
+    "stoptimeout": "stop_grace_s",
+    "stripparams": "strip_params",
     "ttl": "ttl_s",
+    "unloadtimeout": "stop_grace_s",
+    "usemodelname": "use_model_name",
 }
 _SECRETS = ("router", "api_keys")
+# More digits than any number of the config has.
+_NUMBER_MAX_CHARS = 32
 # Pydantic's, and ours: parts of a fault's place that are not in the file.
 _NO_KEYS = frozenset({"[key]", ONE_SIZE_TAG, SIZES_TAG})
 
@@ -72,28 +132,106 @@ _MESSAGES = {
     "string_too_short": "must not be empty",
     "string_too_long": "must be at most {max_length} characters long",
     "too_short": "must not be empty",
+    "string_pattern_mismatch": "must match {pattern}",
     "too_long": "must have at most {max_length} items",
 }
 
 
 def validate(
-    content: Mapping[str, Any], check_command: CommandCheck | None = None
+    content: Mapping[str, Any],
+    check_command: CommandCheck | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> tuple[Config | None, list[Issue]]:
     """Build the config; None, and every issue, when it has faults.
 
-    ``check_command`` raises ValueError for a command that could never run. Values of secrets do
-    not get into the messages.
+    ``check_command`` raises ValueError for a command that could never run. Macros are put in when
+    there is an ``env`` for them, else ``${`` is text as any other. Values of secrets, and of the
+    environment, do not get into the messages.
     """
-    issues = list(clashes.claims(content))
-    config = None
-    try:
-        config = Config.model_validate(content, context={"check_command": check_command})
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_input=True)
-        issues += [_issue(detail, content) for detail in details]
-    else:
-        issues += clashes.contradictions(config)
+    if env is None:
+        return _validate(content, check_command, {})
+    expanded = expand(content, env)
+    config, issues = _validate(expanded.content, check_command, expanded.variables)
+    # What could not be put in is left out: what the schema then says of its absence would be a
+    # second message about one fault.
+    more = [issue for issue in issues if not _is_part(issue.keys, expanded.left_out)]
+    issues = [*expanded.issues, *more]
     return (None if issues else config), issues
+
+
+def _is_part(keys: Keys, places: Collection[Keys]) -> bool:
+    return any(keys[:length] in places for length in range(len(keys) + 1)) if places else False
+
+
+def _validate(
+    content: Mapping[str, Any], check_command: CommandCheck | None, variables: Mapping[Keys, str]
+) -> tuple[Config | None, list[Issue]]:
+    content, config, details = _build(content, variables)
+    issues = [*clashes.claims(content), *(_issue(detail, content) for detail in details)]
+    if check_command is not None:
+        issues += command_issues(content, check_command)
+    if config is not None:
+        issues += clashes.contradictions(config)
+    issues = [_without_secret(issue, variables) for issue in issues]
+    return (None if issues else config), issues
+
+
+def _build(
+    content: Mapping[str, Any], variables: Mapping[Keys, str]
+) -> tuple[Mapping[str, Any], Config | None, list[ErrorDetails]]:
+    """Build the config; variables are text, and numbers where only a number is allowed."""
+    details: list[ErrorDetails] = []
+    for _ in range(2):
+        try:
+            return content, Config.model_validate(content), []
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=True)
+        numbers = {
+            keys: number
+            for detail in details
+            if (keys := _place(detail["loc"], content)) in variables
+            and (number := _number(detail)) is not None
+        }
+        if not numbers:
+            break
+        content = _with(content, numbers)
+    return content, None, details
+
+
+def _number(detail: ErrorDetails) -> object:
+    """Read the text of a variable as what the schema wants; None if it is no such thing."""
+    kind, text = detail["type"], detail["input"]
+    with suppress(ValueError, TypeError):
+        if kind == "bool_type":
+            return {"true": True, "false": False}.get(text.lower())
+        if kind in {"int_type", "float_type"} and len(text) <= _NUMBER_MAX_CHARS:
+            return int(text) if kind == "int_type" else float(text)
+    return None
+
+
+def _with(content: Mapping[str, Any], values: Mapping[Keys, object]) -> dict[str, Any]:
+    made = copy.deepcopy(dict(content))
+    for keys, value in values.items():
+        node: Any = made
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+    return made
+
+
+def _without_secret(issue: Issue, variables: Mapping[Keys, str]) -> Issue:
+    """Leave out of a message what it may quote of the environment."""
+    if not variables or issue.message in _MESSAGES.values():
+        return issue
+    names = {
+        name
+        for keys, name in variables.items()
+        if keys[: len(issue.keys)] == issue.keys or issue.keys[: len(keys)] == keys
+    }
+    if not names:
+        return issue
+    named = ", ".join(f"${{env.{name}}}" for name in sorted(names))
+    return Issue(issue.keys, f"does not take what {named} stands for (not shown)")
 
 
 def _issue(detail: ErrorDetails, content: Mapping[str, Any]) -> Issue:
@@ -142,7 +280,7 @@ def _message(detail: ErrorDetails, keys: Keys) -> str:
 
 def _unknown_key(keys: Keys) -> str:
     key = str(keys[-1])
-    section = tuple(part for part in keys[:-1] if isinstance(part, str))
+    section = _section(keys[:-1])
     known = list(SECTIONS[section].model_fields)
     plain = key.lower().removeprefix("ollama").replace("_", "").replace("-", "")
     meant = NAMES_ELSEWHERE.get(plain, key.replace("-", "_"))
@@ -154,6 +292,16 @@ def _unknown_key(keys: Keys) -> str:
         if meant in SECTIONS[place].model_fields:
             return f"is not a known key here; did you mean {_format_place((*place, meant))}?"
     return f"is not a known key; known are {', '.join(known)}"
+
+
+def _section(keys: Keys) -> tuple[str, ...]:
+    """Say which of SECTIONS is at this place."""
+    section: tuple[str, ...] = ()
+    for key in keys:
+        if isinstance(key, str):
+            named = any(place[: len(section) + 1] == (*section, "*") for place in SECTIONS)
+            section = (*section, "*" if named else key)
+    return section
 
 
 def _format_place(place: tuple[str, ...]) -> str:

@@ -1,36 +1,110 @@
-"""What operators ask for and look at: orders, plans, the status, the events and the history."""
+"""What operators ask for and look at: orders, plans, the status and the history."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
+from llama_router.control.errors import declared
 from llama_router.control.facade import HISTORY_MAX_COUNT, ControlError, Facade, ModelInfo
-from llama_router.control.following import Following, Streams
-from llama_router.control.objects import status_object
+from llama_router.control.objects import StatusShape, status_object
+from llama_router.control.shapes import Answer, Name, Order, drained, encoded
 from llama_router.control.when import since_s
 
 _HISTORY_DEFAULT_COUNT = 1000
 # Joining them takes well under a millisecond, for which the data plane has no interpreter.
 _PORTION_COUNT = 500
-_NAME_MAX_CHARS = 1024
 _WHEN_MAX_CHARS = 64
 # Nobody has to ask for these.
 _QUIET_STATES = ("unloaded", "invalid")
 
 
-class ModelOrder(BaseModel):
+class ModelOrder(Order):
     """The body of an order about one model."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model: Name
 
-    model: str = Field(min_length=1, max_length=_NAME_MAX_CHARS)
+
+class OrderDone(Answer):
+    """An order was carried out: the model's state since."""
+
+    success: bool
+    model: str
+    state: str
+
+
+class VictimShape(Answer):
+    """A model that would have to go."""
+
+    model: str
+    reason: str
+    in_flight: int
+
+
+class PlanShape(Answer):
+    """What a request for the model would cause now."""
+
+    model: str
+    state: str
+    fits: bool
+    reason: str
+    wait_s: float | None
+    load_cost_s: float
+    needs: dict[str, int]
+    free: dict[str, int]
+    victims: list[VictimShape]
+
+
+class DeviceShape(Answer):
+    """Memory that engines are given of, in bytes."""
+
+    name: str
+    total_bytes: int | None
+    budget_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+
+
+class RouterShape(Answer):
+    """The router, its devices, and the models that run or are waited for."""
+
+    version: str
+    model_count: int
+    connection_count: int
+    requests_under_way: int
+    uptime_s: float
+    max_loop_lag_s: float
+    unrecorded_count: int
+    devices: list[DeviceShape]
+    models: list[StatusShape]
+
+
+class RecordShape(Answer):
+    """One request that has ended."""
+
+    time_s: float
+    model: str
+    total_s: float
+    end: str
+    key: str
+    tokens_in: int | None
+    tokens_out: int | None
+    queue_s: float | None
+    first_byte_s: float | None
+    path: str
+    status: int
+    prompt: str
+
+
+class HistoryShape(Answer):
+    """Requests, oldest first."""
+
+    requests: list[RecordShape]
 
 
 class HistoryFormat(Enum):
@@ -40,43 +114,25 @@ class HistoryFormat(Enum):
     JSONL = "jsonl"
 
 
-def add_admin_routes(app: FastAPI, facade: Facade, streams: Streams) -> None:
-    """Add the routes below ``/admin``."""
+_HISTORY: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
+}
+# A load may fail in all the ways in which a request's can.
+_LOAD_ERRORS = declared(409, 502, 504)
 
-    @app.post("/admin/load")
-    async def load(order: ModelOrder) -> dict[str, object]:
-        return _order_done(await facade.load(order.model))
 
-    @app.post("/admin/unload")
-    async def unload(order: ModelOrder) -> dict[str, object]:
-        return _order_done(await facade.unload(order.model))
+def add_admin_routes(app: FastAPI, facade: Facade) -> None:
+    """Add orders, the plan, the status and the history."""
+    _add_orders(app, facade)
 
-    @app.post("/admin/plan")
-    async def plan(order: ModelOrder) -> dict[str, object]:
-        content: dict[str, object] = msgspec.to_builtins(await facade.plan(order.model))
-        return content
-
-    @app.get("/admin/status")
-    async def status() -> dict[str, object]:
+    @app.get("/admin/status", response_model=RouterShape)
+    async def status() -> Response:
         content: dict[str, object] = msgspec.to_builtins(await facade.info())
         models = await facade.models()
-        shown = [status_object(info) for info in models if _is_worth_showing(info)]
-        return {**content, "models": shown}
+        shown = [status_object(info) for info in drained(models) if _is_worth_showing(info)]
+        return encoded({**content, "models": shown})
 
-    @app.get("/admin/events")
-    async def events(
-        model: Annotated[str | None, Query(min_length=1, max_length=_NAME_MAX_CHARS)] = None,
-    ) -> Response:
-        chosen = None if model is None else (await facade.model(model)).id
-        return Following(
-            streams,
-            lambda wake: facade.follow_events(chosen, wake),
-            render=_as_events,
-            media_type="text/event-stream",
-            heartbeat=":\n\n",
-        )
-
-    @app.get("/admin/history")
+    @app.get("/admin/history", response_model=HistoryShape, responses=_HISTORY)
     async def history(
         since: Annotated[str, Query(max_length=_WHEN_MAX_CHARS)] = "",
         limit: Annotated[int, Query(ge=1, le=HISTORY_MAX_COUNT)] = _HISTORY_DEFAULT_COUNT,
@@ -85,23 +141,33 @@ def add_admin_routes(app: FastAPI, facade: Facade, streams: Streams) -> None:
         try:
             from_s = since_s(since, time.time())
         except ValueError as error:
-            raise ControlError(400, "invalid_request", f"since: {error}") from None
+            raise ControlError(400, "invalid_request", f"since: {error}", param="since") from None
         records = await facade.history(from_s, limit)
         if format is HistoryFormat.JSONL:
             return StreamingResponse(_lines(records), media_type="application/jsonl")
         return StreamingResponse(_array(records), media_type="application/json")
 
 
-def _order_done(info: ModelInfo) -> dict[str, object]:
-    return {"success": True, "model": info.id, "state": info.state}
+def _add_orders(app: FastAPI, facade: Facade) -> None:
+    @app.post("/admin/load", responses=_LOAD_ERRORS)
+    async def load(order: ModelOrder) -> OrderDone:
+        return _order_done(await facade.load(order.model))
+
+    @app.post("/admin/unload", responses=_LOAD_ERRORS)
+    async def unload(order: ModelOrder) -> OrderDone:
+        return _order_done(await facade.unload(order.model))
+
+    @app.post("/admin/plan", response_model=PlanShape)
+    async def plan(order: ModelOrder) -> Response:
+        return encoded(await facade.plan(order.model))
+
+
+def _order_done(info: ModelInfo) -> OrderDone:
+    return OrderDone(success=True, model=info.id, state=info.state)
 
 
 def _is_worth_showing(info: ModelInfo) -> bool:
     return info.state not in _QUIET_STATES or info.waiting > 0
-
-
-def _as_events(lines: Sequence[str]) -> str:
-    return "".join(f"data: {line}\n\n" for line in lines)
 
 
 async def _lines(records: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -5,18 +5,27 @@ It is reached through the data plane only, which has already checked host, origi
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
 from llama_router.control.admin import add_admin_routes
-from llama_router.control.facade import ControlError, Facade
-from llama_router.control.following import AS_IT_IS, Following, Streams
-from llama_router.control.objects import model_object
+from llama_router.control.configuration import ConfigFacade, add_config_routes
+from llama_router.control.docs_page import add_docs_page
+from llama_router.control.downloads import DownloadsFacade, add_download_routes
+from llama_router.control.errors import COMMON, add_error_handlers, error_response
+from llama_router.control.events import add_event_routes
+from llama_router.control.facade import Facade
+from llama_router.control.following import Streams
+from llama_router.control.keys import KeysFacade, add_key_routes
+from llama_router.control.logs import add_log_routes
+from llama_router.control.models import SettingsFacade, add_model_routes
+from llama_router.control.openai import add_openai_routes
+from llama_router.control.profiles import ProfilesFacade, add_profile_routes
 from llama_router.control.secret import SECRET_HEADER
+
+_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorBody"}
 
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
@@ -24,48 +33,52 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
-# Where FastAPI says that it found something; who asked knows.
-_PLACES = ("body", "query")
 
+def create_app(
+    facade: Facade,
+    *,
+    version: str,
+    streams: Streams | None = None,
+    configuration: ConfigFacade | None = None,
+    settings: SettingsFacade | None = None,
+    profiles: ProfilesFacade | None = None,
+    keys: KeysFacade | None = None,
+    downloads: DownloadsFacade | None = None,
+) -> FastAPI:
+    """Return the application over ``facade``; ``streams`` ends answers that go on.
 
-def create_app(facade: Facade, *, version: str, streams: Streams | None = None) -> FastAPI:
-    """Return the application over ``facade``; ``streams`` ends answers that go on."""
+    The routes over a facade that is None are not there.
+    """
     streams = streams or Streams()
     # The stock pages for these would load scripts from elsewhere: blank on an offline machine.
-    app = FastAPI(title="llama-router", version=version, docs_url=None, redoc_url=None)
-    _add_error_handlers(app)
-    _add_openai_routes(app, facade)
-    _add_log_routes(app, facade, streams)
-    add_admin_routes(app, facade, streams)
-
-    @app.get("/")
-    async def root() -> dict[str, str]:
-        return {"name": "llama-router", "version": version, "models": "/v1/models"}
-
-    @app.get("/v1/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/props")
-    async def props() -> dict[str, object]:
-        # llama.cpp, tools/server: what its web UI asks a router first.
-        return {
-            "role": "router",
-            "max_instances": 0,
-            "models_autoload": True,
-            "model_alias": "llama-router",
-            "model_path": "none",
-            "default_generation_settings": {"params": None, "n_ctx": 0},
-            "ui_settings": {},
-            "build_info": f"llama-router {version}",
-            "cors_proxy_enabled": False,
-        }
-
+    app = FastAPI(
+        title="llama-router", version=version, docs_url=None, redoc_url=None, responses=COMMON
+    )
+    add_error_handlers(app)
+    add_openai_routes(app, facade, version)
+    add_log_routes(app, facade, streams)
+    add_admin_routes(app, facade)
+    add_event_routes(app, facade, streams, downloads)
+    add_model_routes(app, facade, settings)
+    if configuration is not None:
+        add_config_routes(app, configuration)
+    if profiles is not None:
+        add_profile_routes(app, profiles)
+    if keys is not None:
+        add_key_routes(app, keys)
+    if downloads is not None:
+        add_download_routes(app, downloads)
+    add_docs_page(app)
+    _describe_exactly(app)
     return app
 
 
 def with_secret(app: _App, secret: str) -> _App:
-    """Return ``app`` behind a check that a request comes through the data plane."""
+    """Return ``app`` behind a check that a request comes through the data plane.
+
+    What goes wrong inside is said in an answer and in one line of the log; the server above would
+    log a traceback.
+    """
     expected = secret.encode()
 
     async def guarded(scope: _Scope, receive: _Receive, send: _Send) -> None:
@@ -75,7 +88,7 @@ def with_secret(app: _App, secret: str) -> _App:
                 if name == SECRET_HEADER:
                     presented = value
             if not hmac.compare_digest(presented, expected):
-                refusal = _error(403, "forbidden", "this is the router's inner door")
+                refusal = error_response(403, "forbidden", "this is the router's inner door")
                 await refusal(scope, receive, send)
                 return
             if scope["method"] == "HEAD":
@@ -86,74 +99,29 @@ def with_secret(app: _App, secret: str) -> _App:
     return guarded
 
 
-def _error(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
-    return JSONResponse(
-        {"error": {"message": message, "type": kind, "param": param, "code": code}}, status
-    )
+def _describe_exactly(app: FastAPI) -> None:
+    """Let the OpenAPI description say what happens, where FastAPI says what usually does."""
+    described = app.openapi
+
+    def exact() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            content = described()
+            for operations in content["paths"].values():
+                for operation in operations.values():
+                    _correct(operation["responses"])
+            for name in ("HTTPValidationError", "ValidationError"):
+                content["components"]["schemas"].pop(name, None)
+            app.openapi_schema = content
+        return app.openapi_schema
+
+    app.openapi = exact  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(ControlError)
-    async def on_control_error(_request: Request, error: ControlError) -> Response:
-        return _error(error.status, error.code, error.message)
-
-    @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:  # noqa: PLR2004
-            message = f"there is no {request.method} {request.url.path} here"
-            return _error(404, "not_found", message)
-        if error.status_code == 405:  # noqa: PLR2004
-            message = f"{request.url.path} does not take {request.method}"
-            refusal = _error(405, "method_not_allowed", message)
-            refusal.headers.update(error.headers or {})
-            return refusal
-        return _error(error.status_code, "invalid_request", str(error.detail))
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return _error(400, "invalid_request", "the body is not valid JSON")
-        if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
-            message = "send the body as JSON, with 'Content-Type: application/json'"
-            return _error(400, "invalid_request", message)
-        where = ".".join(str(part) for part in first["loc"] if part not in _PLACES)
-        message = f"{where}: {first['msg']}" if where else str(first["msg"])
-        return _error(400, "invalid_request", message, where or None)
-
-    @app.exception_handler(Exception)
-    async def on_fault(_request: Request, _error_raised: Exception) -> Response:
-        return _error(500, "internal_error", "the router made a mistake; its log says more")
-
-
-def _add_openai_routes(app: FastAPI, facade: Facade) -> None:
-    @app.get("/v1/models")
-    @app.get("/models")
-    async def models() -> dict[str, object]:
-        return {"object": "list", "data": [model_object(info) for info in await facade.models()]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, object]:
-        return model_object(await facade.model(name))
-
-
-def _add_log_routes(app: FastAPI, facade: Facade, streams: Streams) -> None:
-    @app.get("/logs")
-    async def all_logs(*, follow: bool = False) -> Response:
-        return _log_response(facade, streams, None, follow=follow)
-
-    @app.get("/logs/{name:path}")
-    async def model_logs(name: str, *, follow: bool = False) -> Response:
-        return _log_response(facade, streams, (await facade.model(name)).id, follow=follow)
-
-
-def _log_response(facade: Facade, streams: Streams, model: str | None, *, follow: bool) -> Response:
-    if not follow:
-        return PlainTextResponse(facade.log_text(model), headers=AS_IT_IS)
-    return Following(
-        streams,
-        lambda wake: facade.follow_log(model, wake),
-        render=lambda lines: "".join(f"{line}\n" for line in lines),
-        media_type="text/plain; charset=utf-8",
-    )
+def _correct(responses: dict[str, dict[str, Any]]) -> None:
+    if "HTTPValidationError" in str(responses.get("422")):
+        # Said by 400 here.
+        del responses["422"]
+    for status, answer in responses.items():
+        if int(status) >= HTTPStatus.BAD_REQUEST:
+            # Whatever the route's good answers are.
+            answer["content"] = {"application/json": {"schema": _ERROR_SCHEMA}}

@@ -13,13 +13,26 @@ HISTORY_MAX_COUNT = 10_000
 
 
 class ControlError(Exception):
-    """Something asked for cannot be done: ``status`` and ``code`` are the answer's."""
+    """Something asked for cannot be done: ``status`` and ``code`` are the answer's.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    ``param``: the field at fault. ``retry_after_s``: when trying again makes sense.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +44,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``memory``: bytes by device, those booked for its engine (``is_booked``) or else those that it
     is expected to need; measured, or else estimated or configured. ``load_cost_s``: how long a load
     takes. ``ttl_s``: how long it may be idle, and ``expires_at_s`` (Unix time) when that ends.
-    ``last_eviction``: why it last had to go, and for whom.
+    ``last_eviction``: why it last had to go, and for whom. ``is_remote``: it is another machine's.
+    ``metadata``, ``capabilities``: what its file and the config say of it, as JSON has it.
     """
 
     id: str
@@ -56,6 +70,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float | None = None
     expires_at_s: float | None = None
     last_eviction: str = ""
+    draft: str = ""
+    title: str = ""
+    description: str = ""
+    is_unlisted: bool = False
+    is_remote: bool = False
+    metadata: dict[str, object] = {}
+    capabilities: dict[str, object] = {}
 
 
 class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +137,22 @@ class RouterInfo(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[DeviceInfo, ...] = ()
 
 
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A name in the list of models that clients see: a model, an alias, a selector, a peer's.
+
+    ``kind`` is which of them; ``info`` is the model behind it, where that is one of this machine.
+    """
+
+    id: str
+    kind: str = "model"
+    title: str = ""
+    description: str = ""
+    owner: str = "llama-router"
+    created_s: int = 0
+    metadata: dict[str, object] = {}
+    info: ModelInfo | None = None
+
+
 class Follower(Protocol):
     """Lines of text as they come up, one after the other. Usable from any thread."""
 
@@ -130,10 +167,16 @@ class Facade(Protocol):
     """The router as the control plane sees it."""
 
     async def models(self) -> list[ModelInfo]:
-        """Return all models, sorted by id. Never waits for a load."""
+        """Return all models, sorted by id, as a list of the caller's. Never waits for a load."""
 
     async def model(self, name: str) -> ModelInfo:
         """Return the model that a name leads to. Raises ControlError."""
+
+    async def listing(self, key: str) -> list[ListedModel]:
+        """Return what the owner of the API key of that name ("": anybody) sees in the list."""
+
+    async def listed(self, name: str, key: str) -> ListedModel:
+        """Return what a name means to the owner of that key, listed or not. Raises ControlError."""
 
     async def load(self, name: str) -> ModelInfo:
         """Load a model; return when it is ready. Raises ControlError."""
@@ -153,6 +196,15 @@ class Facade(Protocol):
         At most HISTORY_MAX_COUNT. Raises ControlError.
         """
 
+    def config_problem(self) -> str:
+        """Say why the config file, as it is now, is not what holds; empty when it is."""
+
+    async def whose_log(self, name: str | None, key: str) -> str | None:
+        """Return the id of the model whose log is meant; None: the log of all.
+
+        Raises ControlError where the key of that name ("": anybody) is not for it.
+        """
+
     def log_text(self, model: str | None) -> str:
         """Return what a model's engines have written lately, or all engines (None)."""
 
@@ -162,8 +214,10 @@ class Facade(Protocol):
         ``wake`` is called, on any thread, when lines begin to wait.
         """
 
-    def follow_events(self, model: str | None, wake: Callable[[], object]) -> Follower:
+    def follow_events(
+        self, model: str | None, wake: Callable[[], object], kinds: frozenset[str]
+    ) -> Follower:
         """Follow what happens to a model, or to all (None), from now on: JSON objects as lines.
 
-        ``wake`` as for ``follow_log``.
+        ``kinds`` of "model", "download", "request", "log". ``wake`` as for ``follow_log``.
         """

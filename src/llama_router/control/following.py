@@ -51,7 +51,8 @@ class Following(StreamingResponse):
     """One such answer. ``subscribe`` is called at once: nothing is missed from here on.
 
     ``render`` makes text of the lines that have come; ``heartbeat`` is sent when nothing has been
-    for HEARTBEAT_S, unless it is empty. Raises ControlError.
+    for HEARTBEAT_S, unless it is empty. ``first`` are lines before all others. One that is never
+    sent has to be closed. Raises ControlError.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Following(StreamingResponse):
     ) -> None:
         streams.check_room()
         super().__init__(self._parts(), media_type=media_type, headers=AS_IT_IS)
+        self.first: Sequence[str] = ()
         self._render = render
         self._heartbeat = heartbeat
         self._streams = streams
@@ -82,10 +84,17 @@ class Following(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._follower.close()
-            self._streams.remove(self)
+            self.close()
+
+    def close(self) -> None:
+        """Follow no longer. Idempotent."""
+        self._follower.close()
+        self._streams.remove(self)
 
     async def _parts(self) -> AsyncIterator[str]:
+        if self.first:
+            yield self._render(self.first)
+            self.first = ()
         sent_s = self._loop.time()
         while not self._streams.is_over:
             if await self._is_quiet(sent_s):

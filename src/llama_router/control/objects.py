@@ -1,6 +1,12 @@
 """How models look in the API's answers."""
 
-from llama_router.control.facade import ModelInfo
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llama_router.control.facade import ListedModel, ModelInfo
+from llama_router.control.shapes import Answer, Json
 
 # llama-server's router mode knows these words for a model's status; ours map onto them.
 _LLAMA_SERVER_STATUS = {
@@ -12,7 +18,96 @@ _LLAMA_SERVER_STATUS = {
 _FAILURES = ("backing_off", "failed", "stuck")
 
 
-def model_object(info: ModelInfo) -> dict[str, object]:
+class ResidencyShape(Answer):
+    """What keeps a model in memory or costs it its place."""
+
+    in_flight: int
+    waiting: int
+    pinned: bool
+    memory: dict[str, int]
+    is_booked: bool
+    is_measured: bool
+    load_cost_s: float
+    ttl_s: float | None
+    expires_at_s: float | None
+    last_eviction: str
+
+
+class StatusShape(ResidencyShape):
+    """A model as the router's status lists it."""
+
+    id: str
+    state: str
+    group: str
+    progress: float | None = None
+    error: str | None = None
+    retry_in_s: float | None = None
+
+
+class ListedShape(BaseModel):
+    """A model as OpenAI's list has it, with llama-server's additions and ours."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    aliases: list[str] | None = None
+    status: Json | None = None
+    meta: Json | None = None
+    residency: ResidencyShape | None = None
+
+
+class ListShape(Answer):
+    """OpenAI's list of models."""
+
+    object: str
+    data: list[ListedShape]
+
+
+def listed_object(listed: ListedModel) -> dict[str, Any]:
+    """Return a name as the list of models has it."""
+    shown = {} if listed.info is None else model_object(listed.info)
+    shown |= {
+        "id": listed.id,
+        "object": "model",
+        "created": listed.created_s,
+        "owned_by": listed.owner,
+    }
+    if listed.kind != "model":
+        shown["kind"] = listed.kind
+    # As llama-swap has them.
+    if listed.title:
+        shown["name"] = listed.title
+    if listed.description:
+        shown["description"] = listed.description
+    if listed.metadata:
+        shown["meta"] = {**shown.get("meta", {}), "llamaswap": listed.metadata}
+    if listed.info is not None and listed.info.capabilities:
+        shown |= _advertised(listed.info.capabilities, shown)
+    return shown
+
+
+def _advertised(said: Mapping[str, object], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the config says that a model can do, as llama-swap's list and others have it."""
+    architecture = dict(shown["architecture"])
+    for key, name in (("in", "input_modalities"), ("out", "output_modalities")):
+        if said.get(key):
+            architecture[name] = said[key]
+    has_tools = said.get("tools") is True
+    advertised: dict[str, Any] = {
+        "architecture": architecture,
+        "capabilities": {**said, "function_calling": has_tools},
+    }
+    if has_tools:
+        advertised["supported_parameters"] = ["tools", "tool_choice"]
+    if said.get("context"):
+        advertised["context_length"] = said["context"]
+    return advertised
+
+
+def model_object(info: ModelInfo) -> dict[str, Any]:
     """Return a model as OpenAI's list has it, with llama-server's additions."""
     status: dict[str, object] = {"value": _LLAMA_SERVER_STATUS.get(info.state, "unloaded")}
     if info.state not in ("unloaded", "loaded", "loading"):

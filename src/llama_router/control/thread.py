@@ -13,10 +13,19 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import psutil
 
 from llama_router.control.facade import Facade
+
+if TYPE_CHECKING:
+    # Importing them takes as long as all the rest of the start; it is done on the thread.
+    from llama_router.control.configuration import ConfigFacade
+    from llama_router.control.downloads import DownloadsFacade
+    from llama_router.control.keys import KeysFacade
+    from llama_router.control.models import SettingsFacade
+    from llama_router.control.profiles import ProfilesFacade
 
 _STOP_TIMEOUT_S = 5.0
 _SECRET_BYTES = 32
@@ -25,15 +34,34 @@ _FOLDER_NAME = re.compile(rf"{_FOLDER_PREFIX}(\d{{1,9}})-\w+")
 _SOCKET_NAME = "control.sock"
 
 
+class Facades(TypedDict, total=False):
+    """What there is beside the router itself; of what is absent the routes are not there."""
+
+    configuration: "ConfigFacade"
+    settings: "SettingsFacade"
+    profiles: "ProfilesFacade"
+    keys: "KeysFacade"
+    downloads: "DownloadsFacade"
+
+
 class ControlThread:
     """Serves the control plane on a thread.
 
     ``unix_path``, or ``port`` on loopback where there are no such sockets, is where; ``secret`` is
-    what every request has to carry.
+    what every request has to carry. ``facades`` are those that ``create_app`` takes beside the
+    first.
     """
 
-    def __init__(self, facade: Facade, *, version: str, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        facade: Facade,
+        *,
+        version: str,
+        on_ready: Callable[[], object],
+        **facades: Unpack[Facades],
+    ) -> None:
         self._facade = facade
+        self._facades = facades
         self._version = version
         self._on_ready = on_ready
         _remove_leftovers(Path(tempfile.gettempdir()))
@@ -76,7 +104,7 @@ class ControlThread:
         from llama_router.control.following import Streams
 
         streams = Streams()
-        inner = create_app(self._facade, version=self._version, streams=streams)
+        inner = create_app(self._facade, version=self._version, streams=streams, **self._facades)
         app = with_secret(inner, self.secret)
         config = uvicorn.Config(
             app,

@@ -6,8 +6,12 @@ belongs to an earlier start carries an earlier number and is ignored.
 """
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from llama_router.core.settings import CoreSettings
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -164,6 +168,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
     ``group``: models of one group may run together; others exclude each other. The models without
     one (the empty name) are such a group, too: memory alone restricts them.
+    ``address``: where its engine listens, if that is always the same; no two with the same one run
+    at a time.
     ``fingerprint``: changes when the engine would have to be restarted to follow the config.
     ``memory``: what its engine needs on each device, as estimated; empty when that is not known.
     ``load_cost_s``: how long a load takes, as far as known.
@@ -171,7 +177,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     ``ttl_s``: unloaded this long after the end of its last request; None: never by time.
     ``priority``: the higher is loaded first, and never gives way early to a lower one.
     ``max_in_flight``: requests at a time, 0 for any number. ``max_waiting`` (0) and
-    ``min_residency_s`` (None): the router's, see ``CoreSettings``.
+    ``min_residency_s`` (None): the router's, see ``CoreSettings``. ``max_requests``: those that run
+    and wait together, 0 for any number.
     Times in seconds; see ``config`` for their meaning and defaults.
     """
 
@@ -188,13 +195,36 @@ class ModelSpec(msgspec.Struct, frozen=True):
     priority: int = 0
     max_in_flight: int = 0
     max_waiting: int = 0
+    max_requests: int = 0
     min_residency_s: float | None = None
+    address: str = ""
 
 
 class ModelsChanged(Event, frozen=True):
     """The models are now exactly these. Unchanged ones are not touched."""
 
     models: tuple[ModelSpec, ...]
+
+
+class ModelsPatched(Event, frozen=True):
+    """These models are new or other than they were, those are not configured any more.
+
+    What is named by neither is not touched: a portion of what ``ModelsChanged`` says at once, so
+    that thousands of changes need not be taken in in one step. Who is in both is there.
+    """
+
+    changed: tuple[ModelSpec, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class SettingsChanged(Event, frozen=True):
+    """The limits and rules are now these, but for the budgets: see ``BudgetsChanged``.
+
+    Nobody is stopped for it, and nobody who waits already is refused for the length of a queue;
+    the next load follows them.
+    """
+
+    settings: "CoreSettings"
 
 
 class BudgetsChanged(Event, frozen=True):

@@ -4,7 +4,7 @@ The loss of a model is ``uses * load_cost_s``, the seconds of loading that it wo
 have it: the terms of Greedy-Dual-Size-Frequency (Cao and Irani 1997, Cherkasova 1998). Its third,
 the size, is a divisor only where models are compared one by one; of a set it counts what it frees,
 as far as that is wanted. The loss of what is not used any more falls as the uses of others grow in
-weight, see ``usage``.
+weight, see ``usage``. The configuration may make a model so many times as dear as others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ MAX_NODES: Final = 128
 
 def loss_of(model: Model) -> float:
     """Return what it costs to evict ``model``; comparable and addable, in a unit that grows."""
-    return model.uses * model.load_cost_s
+    return model.uses * model.load_cost_s * model.eviction_cost
 
 
 def cheapest(
@@ -76,7 +76,7 @@ def _some(
 
 
 def _loss_by_size(model: Model) -> float:
-    return model.uses * model.load_cost_s / (model.held_bytes or 1)
+    return loss_of(model) / (model.held_bytes or 1)
 
 
 def _price(item: _Item, wanted: _Amounts) -> float:

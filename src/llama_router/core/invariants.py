@@ -5,7 +5,7 @@ or cancelled, generations that grow) is to be read off the commands.
 """
 
 import math
-from itertools import combinations
+from itertools import pairwise
 
 from llama_router.core.events import Timer, TimerKind
 from llama_router.core.machine import PLAN_PAUSE_S, Core
@@ -121,13 +121,16 @@ def _check_engine(core: Core, model: Model) -> None:
 
 
 def _check_exclusion(core: Core) -> None:
-    for one, other in combinations(core.ledger.running.values(), 2):
+    by_age = sorted(core.ledger.running.values(), key=lambda model: model.generation)
+    for number, model in enumerate(by_age):
         # Models may be regrouped under running processes; that stops none of them.
+        elders = [each for each in by_age[:number] if not each.regrouped]
         _require(
-            not core.policy.excludes(one, other) or one.regrouped or other.regrouped,
+            model.regrouped or core.ledger.coexistence.may_start(model, elders),
             "models that exclude each other do not run together",
-            (one, other),
+            (model, elders),
         )
+    for one, other in pairwise(by_age):
         _require(one.generation != other.generation, "a generation is one start", (one, other))
 
 
@@ -145,7 +148,9 @@ def _check_memory(core: Core) -> None:
         allowed = budget + ledger.memory.overdraft.get(device, 0)
         _require(booked.get(device, 0) <= allowed, "no device is overbooked", device)
     limit = ledger.settings.max_loaded
-    _require(not limit or len(ledger.running) <= limit, "no more engines than allowed", core)
+    # The limit may be lowered under running processes; that stops none of them either.
+    started = [model for model in ledger.running.values() if not model.regrouped]
+    _require(not limit or len(started) <= limit, "no more engines than allowed", core)
 
 
 def _check_claims(core: Core) -> None:

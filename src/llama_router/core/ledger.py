@@ -9,6 +9,7 @@ the same commands in the same order.
 from itertools import islice
 from typing import Final
 
+from llama_router.core.coexistence import coexistence_of
 from llama_router.core.commands import (
     CancelTimer,
     Command,
@@ -21,7 +22,7 @@ from llama_router.core.commands import (
     SetTimer,
     Settled,
 )
-from llama_router.core.events import Timer, TimerKind
+from llama_router.core.events import ModelSpec, Timer, TimerKind
 from llama_router.core.line import Line
 from llama_router.core.memory import Memory, add, lacks
 from llama_router.core.model import Inspection, Model, Request, RequestKind
@@ -46,9 +47,10 @@ class Ledger:
     """
 
     def __init__(self, settings: CoreSettings | None = None) -> None:
-        self.settings = settings or CoreSettings()
-        self.memory = Memory(self.settings.budgets)
         self.models: dict[str, Model] = {}
+        self.settings = settings or CoreSettings()
+        self.coexistence = coexistence_of(self.settings)
+        self.memory = Memory(self.settings.budgets)
         self.running: dict[str, Model] = {}
         self.waiting: dict[str, Model] = {}
         self.claims: dict[str, Model] = {}
@@ -69,6 +71,20 @@ class Ledger:
 
     # Models and timers
 
+    def set_settings(self, settings: CoreSettings) -> None:
+        """Go by these limits and rules from now on; the budgets are memory's."""
+        before, self.settings = self.settings.eviction_costs, settings
+        self.coexistence = coexistence_of(settings)
+        for name in {*before, *settings.eviction_costs}:
+            if (model := self.models.get(name)) is not None:
+                model.eviction_cost = self.coexistence.cost_of(name)
+
+    def add(self, spec: ModelSpec) -> None:
+        """Take in a model that is new."""
+        model = Model(spec)
+        model.eviction_cost = self.coexistence.cost_of(spec.name)
+        self.models[spec.name] = model
+
     def move(self, model: Model, trigger: Trigger, reason: str) -> None:
         """Take the engine of ``model`` to its next state; a wrong trigger is a bug (KeyError)."""
         old = model.state
@@ -84,6 +100,7 @@ class Ledger:
             self.running.pop(model.name, None)
             self.going.pop(model.name, None)
             model.closing = model.chosen_for = ""
+            model.address = model.spec.address
             if new is not State.STUCK:
                 self.memory.release(model)
             if new is State.UNLOADED and model.waiting:

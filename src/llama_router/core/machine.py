@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from llama_router.core import reasons
 from llama_router.core.commands import Command, Reject, RejectKind
+from llama_router.core.engine_events import EngineEvents
 from llama_router.core.events import (
     AddressStolen,
     BudgetsChanged,
@@ -21,16 +22,17 @@ from llama_router.core.events import (
     EngineReaped,
     EngineSpawned,
     Event,
-    ExitCause,
     FootprintMeasured,
     LoadRequested,
     ModelInspected,
     ModelsChanged,
+    ModelsPatched,
     ModelSpec,
     RequestArrived,
     RequestBounced,
     RequestCancelled,
     RequestFinished,
+    SettingsChanged,
     ShutdownForced,
     ShutdownRequested,
     SpawnFailed,
@@ -78,30 +80,34 @@ class Core:
         self._engines = Lifecycle(self.ledger, serves_load=self.policy.serves_load)
         self._refusals = Refusals(self.ledger, self._engines)
         self._operators = operators = Operators(self.ledger, self._engines)
-        self._swaps = Swaps(self.ledger, self._engines, self.policy.excludes)
+        self._swaps = Swaps(self.ledger, self._engines)
+        engine_events = EngineEvents(self.ledger, self._engines, operators, self._schedule)
         self._serves_at_once = self.policy.serves_at_once
         self._plan_after = 0.0
         self._models = self.ledger.models
         self._waiting = self.ledger.waiting
         self._requests = self.ledger.requests
-        self._models.update((spec.name, Model(spec)) for spec in models)
+        for spec in models:
+            self.ledger.add(spec)
         self._handlers: Mapping[type[Event], Callable[[Any], None]] = {
             RequestArrived: self._request_arrived,
             RequestFinished: self._request_finished,
             RequestCancelled: self._request_cancelled,
             RequestBounced: self._request_bounced,
-            EngineSpawned: self._engine_spawned,
-            SpawnFailed: self._spawn_failed,
-            EngineProgress: self._engine_progress,
-            EngineReady: self._engine_ready,
-            EngineExited: self._engine_exited,
-            EngineReaped: self._engine_reaped,
-            AddressStolen: self._address_stolen,
+            EngineSpawned: engine_events.spawned,
+            SpawnFailed: engine_events.spawn_failed,
+            EngineProgress: engine_events.progress,
+            EngineReady: engine_events.ready,
+            EngineExited: engine_events.exited,
+            EngineReaped: engine_events.reaped,
+            AddressStolen: engine_events.address_stolen,
             ModelInspected: self._model_inspected,
             TimerFired: self._timer_fired,
             LoadRequested: self._then_schedule(operators.load_requested),
             UnloadRequested: self._then_schedule(operators.unload_requested),
             ModelsChanged: self._then_schedule(operators.models_changed, anew=True),
+            ModelsPatched: self._then_schedule(operators.models_patched, anew=True),
+            SettingsChanged: self._then_schedule(operators.settings_changed, anew=True),
             BudgetsChanged: self._then_schedule(operators.budgets_changed, anew=True),
             FootprintMeasured: self._then_schedule(operators.footprint_measured, anew=True),
             ShutdownRequested: self._then_schedule(operators.shutdown_requested, anew=True),
@@ -164,7 +170,7 @@ class Core:
 
         Raises KeyError for an unknown model.
         """
-        return preview(self.ledger, self.policy, self._models[model], now)
+        return preview(self.ledger, self._models[model], now)
 
     def __repr__(self) -> str:
         ledger = self.ledger
@@ -409,68 +415,6 @@ class Core:
         if model.waiting:
             self.ledger.set_queue_timer(model)
             self._serve_at_once(model)
-
-    # Engines
-
-    def _current(self, name: str, generation: int) -> Model | None:
-        """Return the model whose present engine an event is about, if it still is that one."""
-        model = self._models.get(name)
-        return model if model is not None and model.generation == generation else None
-
-    def _engine_spawned(self, event: EngineSpawned) -> None:
-        """Nothing depends on it: a stop that was asked for before it holds after it as well."""
-
-    def _spawn_failed(self, event: SpawnFailed) -> None:
-        model = self._current(event.model, event.generation)
-        if model is None:
-            return
-        if model.state is State.STARTING:
-            self._engines.spawn_failed(model, event.reason)
-            self._schedule()
-        elif model.has_process:
-            self._reap(model, event.reason)
-
-    def _engine_progress(self, event: EngineProgress) -> None:
-        model = self._current(event.model, event.generation)
-        if model is not None and model.state is State.STARTING:
-            self._engines.progressed(model, event.fraction)
-
-    def _engine_ready(self, event: EngineReady) -> None:
-        model = self._current(event.model, event.generation)
-        if model is not None and model.state is State.STARTING:
-            self._engines.ready(model)
-            self._schedule()
-
-    def _engine_exited(self, event: EngineExited) -> None:
-        model = self._current(event.model, event.generation)
-        if model is None or not model.has_process or model.state is State.STOPPING:
-            return
-        if model.state is State.STARTING and event.cause is ExitCause.ADDRESS_IN_USE:
-            self._engines.lost_address(model, event.reason, exited=True)
-        else:
-            if event.cause is ExitCause.OUT_OF_MEMORY:
-                self._engines.ran_out_of_memory(model)
-            self._engines.exited(model, event.reason)
-        self._schedule()
-
-    def _engine_reaped(self, event: EngineReaped) -> None:
-        model = self._current(event.model, event.generation)
-        if model is not None and (model.has_process or model.state is State.STUCK):
-            self._reap(model, "the process is gone")
-
-    def _reap(self, model: Model, reason: str) -> None:
-        if model.has_process and model.state is not State.STOPPING:
-            self._engines.exited(model, reason)  # the report of its exit is late or lost
-        self._engines.reaped(model, reason)
-        self._schedule()
-        self._operators.complete_shutdown()
-
-    def _address_stolen(self, event: AddressStolen) -> None:
-        model = self._current(event.model, event.generation)
-        if model is not None and model.state is State.STARTING:
-            reason = "another process answers on its address"
-            self._engines.lost_address(model, reason, exited=False)
-            self._schedule()
 
     def _model_inspected(self, event: ModelInspected) -> None:
         model = self._swaps.inspections.answered(event)

@@ -66,8 +66,11 @@ class Model(msgspec.Struct, eq=False):
     ``held`` keeps its queue back for a moment after a bounce, because its engine may be gone
     without the exit having been seen yet. ``served`` grows with each dispatch in the whole router.
     ``removed`` means that it is not configured any more and goes with its process; ``regrouped``,
-    that its group changed under the running process.
+    that its group, or the rules for who may run together, changed under the running process.
+    ``eviction_cost`` is how dear the configuration makes it to send it away.
 
+    ``address`` is where its present process listens, or else where its next one will, if the
+    configuration says so.
     ``memory`` is what its next process is expected to need, ``reserved`` what is booked for the
     present one, ``measured`` what a process of it was seen to hold; ``ran_out`` means that
     ``memory`` was raised because an engine ran out of it, at ``ran_out_at`` the last time.
@@ -103,6 +106,7 @@ class Model(msgspec.Struct, eq=False):
     served: int = 0
     removed: bool = False
     regrouped: bool = False
+    address: str = ""
     memory: tuple[DeviceBytes, ...] = ()
     measured: tuple[DeviceBytes, ...] = ()
     reserved: tuple[DeviceBytes, ...] = ()
@@ -110,6 +114,7 @@ class Model(msgspec.Struct, eq=False):
     ran_out: bool = False
     ran_out_at: float = 0.0
     load_cost_s: float = 1.0
+    eviction_cost: float = 1.0
     uses: float = 0.0
     counted_at: float = -math.inf
     chosen_for: str = ""
@@ -122,6 +127,7 @@ class Model(msgspec.Struct, eq=False):
     ttl_at: float | None = None
 
     def __post_init__(self) -> None:
+        self.address = self.spec.address
         self.memory = self.spec.memory
         self.load_cost_s = self.spec.load_cost_s
 

@@ -13,9 +13,12 @@ from llama_router.core.events import (
     FootprintMeasured,
     LoadRequested,
     ModelsChanged,
+    ModelsPatched,
     ModelSpec,
+    SettingsChanged,
     ShutdownForced,
     ShutdownRequested,
+    Timer,
     TimerKind,
     UnloadRequested,
 )
@@ -108,12 +111,27 @@ class Operators:
         for name, model in list(self._ledger.models.items()):
             if name not in specs and not model.removed:
                 self._remove(model)
-        for name, spec in specs.items():
-            known = self._ledger.models.get(name)
-            if known is None:
-                self._ledger.models[name] = Model(spec)
-            else:
-                self._reconfigure(known, spec)
+        for spec in specs.values():
+            self._configure(spec)
+
+    def models_patched(self, event: ModelsPatched) -> None:
+        """Follow a part of the configuration; whoever is not named is not touched."""
+        if self._ledger.shutting_down:
+            return
+        changed = {spec.name: spec for spec in event.changed}
+        for name in event.removed:
+            model = self._ledger.models.get(name)
+            if model is not None and name not in changed and not model.removed:
+                self._remove(model)
+        for spec in changed.values():
+            self._configure(spec)
+
+    def _configure(self, spec: ModelSpec) -> None:
+        known = self._ledger.models.get(spec.name)
+        if known is None:
+            self._ledger.add(spec)
+        else:
+            self._reconfigure(known, spec)
 
     def _remove(self, model: Model) -> None:
         reason = "not configured any more"
@@ -134,6 +152,8 @@ class Operators:
         model.removed = False
         if model.has_process and old.group != spec.group:
             model.regrouped = True
+        if not model.has_process:
+            model.address = spec.address
         is_other = old.fingerprint != spec.fingerprint
         if is_other or old.memory != spec.memory:
             model.measured = ()
@@ -158,7 +178,20 @@ class Operators:
         elif model.state is State.STARTING:
             self._engines.stop(model, reason)
 
-    # Memory
+    # Limits
+
+    def settings_changed(self, event: SettingsChanged) -> None:
+        """Go by other limits and rules from now on; what runs already is not touched."""
+        ledger = self._ledger
+        if ledger.shutting_down:
+            return
+        ledger.set_settings(event.settings)
+        for model in ledger.running.values():
+            model.regrouped = True
+        for model in ledger.waiting.values():
+            ledger.cancel_named_timer(Timer(TimerKind.QUEUE_TIMEOUT, model.name))
+            if event.settings.max_queue_s:
+                ledger.set_queue_timer(model)
 
     def budgets_changed(self, event: BudgetsChanged) -> None:
         """Go by other budgets from now on; what runs already is not touched."""

@@ -8,9 +8,7 @@ from llama_router.core.ledger import Ledger
 from llama_router.core.memory import lacks
 from llama_router.core.model import Model
 from llama_router.core.outlook import Outlook
-from llama_router.core.policies.base import Policy
 from llama_router.core.states import PUBLIC_NAMES, State
-from llama_router.core.usage import Usage
 
 
 class Victim(msgspec.Struct, frozen=True):
@@ -42,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
     free: tuple[DeviceBytes, ...] = ()
 
 
-def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
+def preview(ledger: Ledger, model: Model, now: float) -> Plan:
     """Return what a request for ``model`` would cause at ``now``; nothing is changed."""
 
     def plan(reason: str, wait_s: float | None, *victims: Victim, fits: bool = True) -> Plan:
@@ -64,11 +62,7 @@ def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
     if model.state is State.STUCK or (model.is_set_back and not may_be_tried):
         return plan(model.last_error or "its engine is stuck", None)
     outlook = Outlook(ledger)
-    outlaws = [
-        other
-        for other in ledger.running.values()
-        if policy.excludes(model, other) and other.name not in ledger.going
-    ]
+    outlaws = _outlaws(ledger, model, now)
     if not outlaws and not outlook.shortfall(model, []) and outlook.places > 0:
         if ledger.has_room_for(model):
             return plan("there is room for it", load_s)
@@ -78,10 +72,23 @@ def preview(ledger: Ledger, policy: Policy, model: Model, now: float) -> Plan:
         fits = not _is_kept_out(ledger, model, outlaws)
         reason = "what is being loaded must be loaded first" if fits else "it does not fit"
         return plan(reason, ledger.settings.max_wait_s + load_s if fits else None, fits=fits)
-    victims = [_describe(other, ledger.usage, now, outlaws) for other in chosen]
+    victims = [_describe(ledger, model, other, now, outlaws) for other in chosen]
     ready_in_s = max(_ready_to_go_in_s(ledger, other, now) for other in chosen)
     names = ", ".join(victim.model for victim in victims)
     return plan(f"in place of {names}", ready_in_s + load_s, *victims)
+
+
+def _outlaws(ledger: Ledger, model: Model, now: float) -> list[Model]:
+    """Return who would have to go by the rules."""
+    rules, claimants = ledger.coexistence, list(ledger.claims.values())
+    beside = [each for each in claimants if each is not model]
+    if not rules.may_join(model, beside):
+        beside = []  # their turn comes first, and what they leave is another matter
+
+    def readiness(other: Model) -> int:
+        return 2 if _is_awaited(other) else int(_is_busy(ledger, other, now))
+
+    return rules.outlaws(model, ledger.running, ledger.going, beside, readiness)
 
 
 def _victims(
@@ -126,11 +133,14 @@ def _is_kept_out(ledger: Ledger, model: Model, outlaws: list[Model]) -> bool:
     return places <= 0 or lacks(free, model.memory)
 
 
-def _describe(model: Model, usage: Usage, now: float, outlaws: list[Model]) -> Victim:
+def _describe(
+    ledger: Ledger, wanted: Model, model: Model, now: float, outlaws: list[Model]
+) -> Victim:
     if model in outlaws:
-        why = "of another group"
+        why = ledger.coexistence.why(wanted, model)
     else:
-        why = f"the least loss ({usage.of(model):.2g} uses of {model.load_cost_s:.3g} s of loading)"
+        uses = ledger.usage.of(model)
+        why = f"the least loss ({uses:.2g} uses of {model.load_cost_s:.3g} s of loading)"
     if model.in_flight:
         return Victim(model.name, f"in use; {why}", len(model.in_flight))
     return Victim(model.name, f"not used for {max(0.0, now - model.idle_since):.0f} s; {why}", 0)

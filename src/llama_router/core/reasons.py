@@ -48,6 +48,11 @@ def queue_full(model: Model) -> str:
     return f"Too many requests wait for model '{model.name}' already ({len(model.waiting)})"
 
 
+def too_many(model: Model) -> str:
+    """Say that as many run and wait as may."""
+    return f"Model '{model.name}' has {model.spec.max_requests} requests already, as many as it may"
+
+
 def queue_timeout(model: Model, limit_s: float) -> str:
     """Say that a request has waited for too long."""
     return f"Model '{model.name}' had no time for the request within {limit_s:g} s"

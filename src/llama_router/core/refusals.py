@@ -58,7 +58,7 @@ class Refusals:
         return False
 
     def for_want_of_room(self, request: Request) -> bool:
-        """Refuse a newcomer whose model fits into no memory or whose queue is full.
+        """Refuse a newcomer whose model fits into no memory or has all the requests it may have.
 
         One that is too large only because it ran out of memory, long ago, is tried as it is.
         Returns whether it has.
@@ -73,6 +73,11 @@ class Refusals:
         if len(model.waiting) >= ledger.max_waiting(model):
             hint_s = expected_wait_s(ledger, model)
             ledger.refuse(request, RejectKind.QUEUE_FULL, reasons.queue_full(model), hint_s)
+            return True
+        limit = model.spec.max_requests
+        if limit and len(model.waiting) + len(model.in_flight) - model.extras >= limit:
+            hint_s = expected_wait_s(ledger, model)
+            ledger.refuse(request, RejectKind.QUEUE_FULL, reasons.too_many(model), hint_s)
             return True
         return False
 

@@ -6,7 +6,6 @@ its model is started or nobody waits for it any longer. The claims are booked in
 model before that was inspected (``Inspections``); until then its claim is booked and nothing more.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from llama_router.core.commands import NoticeKind
@@ -22,12 +21,9 @@ from llama_router.core.states import State
 class Swaps:
     """Changes ``claims`` and ``going`` of the ledger."""
 
-    def __init__(
-        self, ledger: Ledger, engines: Lifecycle, excludes: Callable[[Model, Model], bool]
-    ) -> None:
+    def __init__(self, ledger: Ledger, engines: Lifecycle) -> None:
         self._ledger = ledger
         self._engines = engines
-        self._excludes = excludes
         self.inspections: Final = Inspections(ledger)
         self._reopened: dict[str, Model] = {}
 
@@ -82,7 +78,8 @@ class Swaps:
         for model in list(ledger.claims.values()):
             # Whoever fits by now takes nothing from those before it: all claims together fit into
             # what there will be when all have gone who go.
-            if places > 0 and not lacks(free, model.memory) and not self._is_excluded(model):
+            has_room = places > 0 and not lacks(free, model.memory)
+            if has_room and ledger.coexistence.may_start(model, ledger.running.values()):
                 self._start(model)
                 places -= 1
                 add(free, model.memory, -1)
@@ -142,10 +139,6 @@ class Swaps:
             if victim.closing == model.name and victim.state not in (State.STARTING, State.READY):
                 victim.closing = ""  # it still goes, but for nobody any more
         self._engines.start(model)
-
-    def _is_excluded(self, model: Model) -> bool:
-        # Of those who stay none excludes it, or it would have no claim.
-        return any(self._excludes(model, other) for other in self._ledger.going.values())
 
     def _may_go(self, victim: Model) -> bool:
         if victim.state is State.STARTING:

@@ -30,3 +30,17 @@ def engine_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dic
     }
     environment.update(extra)
     return environment
+
+
+def check_configured(extra: Mapping[str, str]) -> str:
+    """Return what is wrong with variables from the config, "" for nothing.
+
+    They may set whatever the engine reads (LLAMA_ARG_... too), but not what the router and it have
+    between them.
+    """
+    for name, value in extra.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            return f"env: {name!r} is not the name of a variable, or its value holds a NUL"
+        if name.upper().startswith(_OWN_PREFIX) or name.upper() == "LLAMA_SERVER_ROUTER_PORT":
+            return f"env: {name} is the router's own and cannot be set for an engine"
+    return ""

@@ -22,6 +22,7 @@ assert sys.platform != "win32"  # noqa: S101
 # What the guardian or Python changed and exec would hand on, or the router's own parent did.
 _RESTORED_SIGNALS = (
     signal.SIGINT,
+    signal.SIGQUIT,
     signal.SIGTERM,
     signal.SIGHUP,
     signal.SIGCHLD,

@@ -44,6 +44,8 @@ class _Engine:
         self.stdin = stdin
         self.pumps: dict[Stream, OutputPump] = {}
         self.pid: int | None = None
+        # From here on its pid may be anybody's.
+        self.has_ended = False
         self.is_exit_told = False
         self.is_reaped = False
 
@@ -138,9 +140,9 @@ class GuardianClient:
             engine.pumps[stream].resume()
 
     def pid(self, generation: int) -> int | None:
-        """Return what the guardian said when it had started the process."""
+        """Return what the guardian said when it had started the process, until it has ended."""
         engine = self._engine(generation)
-        return engine.pid if engine is not None else None
+        return engine.pid if engine is not None and not engine.has_ended else None
 
     async def owner(self, generation: int, host: str, port: int) -> PortOwner:
         """Ask the guardian, which knows the tree; nobody, when there is no guardian."""
@@ -404,6 +406,7 @@ class _Guardian:
         elif kind == "failed":
             self._fail(generation, event["reason"])
         elif kind == "exited":
+            engine.has_ended = True
             engine.drain(lambda: self._tell_exit(generation, engine, event["returncode"]))
         elif kind == "reaped":
             engine.is_reaped = True

@@ -29,7 +29,12 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A command that is ready to run: every placeholder is filled in.
 
     ``argv`` is never given to a shell. ``env`` is the whole environment of the engine.
-    ``host`` and ``port`` are where it will listen; ``health_path`` answers 200 when it is ready.
+    ``host`` and ``port`` are where it will listen, ``path_prefix`` is what goes before the path of
+    each request; ``health_path`` answers 200 when it is ready, and is empty for an engine that is
+    ready as soon as its port accepts connections. ``is_address_given``: who answers there is
+    believed, see ``engines/address.py``.
+    ``stop_argv`` is run to stop it in place of a signal, unless it is empty; the pid of its main
+    process goes between the parts of each argument.
     """
 
     model: str
@@ -41,3 +46,6 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     health_path: str
     readiness: Readiness
     owner_check: OwnerCheck = OwnerCheck.TREE
+    path_prefix: str = ""
+    is_address_given: bool = False
+    stop_argv: tuple[tuple[str, ...], ...] = ()

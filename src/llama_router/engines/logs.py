@@ -107,6 +107,22 @@ class LogStore:
         self._lock = threading.Lock()
         self._rings: dict[str | None, _Ring] = {None: _Ring(ring_bytes)}
         self._subscriptions: dict[str | None, list[Subscription]] = {}
+        # Replaced and never changed.
+        self._listeners: tuple[Callable[[str, str], object], ...] = ()
+
+    def listen(self, listener: Callable[[str, str], object]) -> Callable[[], None]:
+        """Call ``listener`` with the model of each line and the line; return how to stop that.
+
+        It is called on the thread that writes the log; it must be quick and must not raise.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return stop
 
     def append(self, model: str, line: str) -> None:
         """Add a line of ``model``'s engine."""
@@ -119,6 +135,8 @@ class LogStore:
             self._rings[None].append(joint_line)
             followers = [*self._subscriptions.get(model, ())]
             joint_followers = [*self._subscriptions.get(None, ())]
+        for listener in self._listeners:
+            listener(model, line)
         for follower in followers:
             follower._put((line,))
         for follower in joint_followers:

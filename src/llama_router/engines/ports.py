@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Container
 
 MAX_PORT = 65535
 
@@ -31,12 +32,17 @@ class PortAllocator:
         self._next = base_port
         self._in_use: set[int] = set()
 
-    def acquire(self) -> int:
-        """Return a free port and keep it reserved. Raises :class:`NoFreePortError`."""
+    def acquire(self, avoided: Container[int] = ()) -> int:
+        """Return a free port and keep it reserved; ``avoided`` are somebody else's, free or not.
+
+        Raises :class:`NoFreePortError`.
+        """
         for _ in range(min(MAX_TRIES, MAX_PORT - self._base_port + 1)):
             port = self._next
             self._next = port + 1 if port < MAX_PORT else self._base_port
-            if port not in self._in_use and _is_free(self._host, port):
+            if port in self._in_use or port in avoided:
+                continue
+            if _is_free(self._host, port):
                 self._in_use.add(port)
                 return port
         raise NoFreePortError(

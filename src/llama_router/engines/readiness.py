@@ -49,18 +49,25 @@ class _Probe(asyncio.Protocol):
 
 
 async def is_healthy(host: str, port: int, path: str) -> bool:
-    """Return whether ``GET path`` is answered with status 200 within a second."""
+    """Return whether ``GET path`` is answered with status 200 within a second.
+
+    Without a path it is enough that the port accepts a connection.
+    """
     address = f"[{host}]" if ":" in host else host
     request = (
-        f"GET {quote(path, safe=_SAFE)} HTTP/1.1\r\nHost: {address}:{port}\r\n"
-        "Accept: */*\r\nConnection: close\r\n\r\n"
-    ).encode("ascii")
+        b""
+        if not path
+        else (
+            f"GET {quote(path, safe=_SAFE)} HTTP/1.1\r\nHost: {address}:{port}\r\n"
+            "Accept: */*\r\nConnection: close\r\n\r\n"
+        ).encode("ascii")
+    )
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             transport, probe = await loop.create_connection(lambda: _Probe(request), host, port)
             try:
-                return await probe.status == _OK
+                return not path or await probe.status == _OK
             finally:
                 transport.abort()
     except (OSError, TimeoutError):

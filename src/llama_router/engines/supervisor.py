@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from llama_router.core.events import ExitCause
 from llama_router.engines import leftovers, pushed, readiness
 from llama_router.engines.create_host import create_host
@@ -83,6 +85,8 @@ class _Engine:
         self.probe_task: asyncio.Task[None] | None = None
         # The question who owns the port.
         self.owner_task: asyncio.Task[None] | None = None
+        # Its stop command, while that runs.
+        self.stop: _Engine | None = None
         self.stdin_timer: asyncio.TimerHandle | None = None
 
     def was_oom_kill(self) -> bool | None:
@@ -137,6 +141,10 @@ class Supervisor:
         if engine is None or engine.is_asked:
             return
         engine.is_asked = True
+        if engine.spec.stop_argv:
+            # Before it is known that there is a process, there is no pid to be told.
+            self._run_stop_command(engine)
+            return
         if engine.spec.readiness is Readiness.PUSHED:
             # llama-server reads the line once it is loaded, and until then dies of SIGTERM; when
             # loaded, SIGTERM alone would leave it waiting for the end of its stdin.
@@ -151,6 +159,8 @@ class Supervisor:
         if engine := self._engines.get(generation):
             engine.is_killed = True
             self._host.kill(generation)
+            if engine.stop is not None:
+                self._host.kill(-generation)
 
     def pid(self, generation: int) -> int | None:
         """Return the pid of an engine's main process; None when there is none (any more)."""
@@ -169,20 +179,27 @@ class Supervisor:
 
     def on_spawned(self, generation: int) -> None:
         """See HostListener."""
+        if generation < 0:
+            return
         engine = self._engines[generation]
         self._listener.spawned(engine.spec.model, generation)
+        if engine.is_asked and engine.spec.stop_argv:
+            self._run_stop_command(engine)
         # Those that should push are probed too until they do: not every build can.
         engine.probe_task = self._task(self._probe(engine), engine, "probe")
 
     def on_spawn_failed(self, generation: int, reason: str) -> None:
         """See HostListener."""
+        if generation < 0:
+            self._end_stop_command(self._engines[-generation], reason)
+            return
         engine = self._forget(generation)
         self._logs.append(engine.spec.model, reason)
         self._listener.spawn_failed(engine.spec.model, generation, reason)
 
     def on_output(self, generation: int, stream: Stream, data: bytes) -> None:
         """See HostListener."""
-        if engine := self._engines.get(generation):
+        if engine := self._source_of(generation):
             engine.buffers[stream].feed(data)
             if self._handle_lines(engine, stream):
                 self._host.pause_output(generation, stream)
@@ -190,6 +207,9 @@ class Supervisor:
 
     def on_exited(self, generation: int, returncode: int | None) -> None:
         """See HostListener."""
+        if generation < 0:
+            self._stop_command_exited(self._engines[-generation], returncode)
+            return
         engine = self._engines[generation]
         _stop_waiting(engine)
         engine.is_ending = True
@@ -203,10 +223,57 @@ class Supervisor:
 
     def on_reaped(self, generation: int) -> None:
         """See HostListener."""
+        if generation < 0:
+            self._end_stop_command(self._engines[-generation])
+            return
         engine = self._engines[generation]
         engine.is_reaped = True
-        if not engine.is_ending:
+        self._report_reaped(engine)
+
+    # --- stop commands: the host knows each as an engine with the number of its own, negative
+
+    def _run_stop_command(self, engine: _Engine) -> None:
+        spec = engine.spec
+        pid = self._host.pid(spec.generation)
+        if pid is None or engine.is_killed or engine.stop is not None:
+            return
+        argv = tuple(str(pid).join(parts) for parts in spec.stop_argv)
+        engine.stop = _Engine(
+            msgspec.structs.replace(
+                spec, generation=-spec.generation, argv=argv, readiness=Readiness.PROBED
+            )
+        )
+        self._host.spawn(engine.stop.spec, hold_stdin=False)
+
+    def _stop_command_exited(self, engine: _Engine, returncode: int | None) -> None:
+        stop = engine.stop
+        if stop is None:
+            return
+        for stream, buffer in stop.buffers.items():
+            if rest := buffer.flush():
+                self._handle_line(stop, stream, rest)
+        if returncode and not engine.is_killed:
+            self._fall_back(engine, f"its stop command ended with status {returncode}")
+
+    def _end_stop_command(self, engine: _Engine, failure: str = "") -> None:
+        """Nothing is left of it, or it could not be started: ``failure`` says why."""
+        engine.stop = None
+        if failure:
+            self._fall_back(engine, f"its stop command failed: {failure}")
+        if engine.is_reaped:
             self._report_reaped(engine)
+
+    def _fall_back(self, engine: _Engine, reason: str) -> None:
+        if self._host.pid(engine.spec.generation) is None:
+            self._logs.append(engine.spec.model, reason)
+            return
+        self._logs.append(engine.spec.model, f"{reason}; it is sent a signal instead")
+        self._host.terminate(engine.spec.generation)
+
+    def _source_of(self, generation: int) -> _Engine | None:
+        """Return whose output it is: an engine's, or its stop command's."""
+        engine = self._engines.get(abs(generation))
+        return engine.stop if engine is not None and generation < 0 else engine
 
     def _handle_lines(self, engine: _Engine, stream: Stream) -> bool:
         """Handle a portion of the lines that have come; return whether there may be more."""
@@ -265,7 +332,7 @@ class Supervisor:
         self._settle_owner(engine, await self._owner(engine.spec))
 
     async def _owner(self, spec: LaunchSpec) -> PortOwner:
-        if spec.owner_check is OwnerCheck.PORT:
+        if spec.owner_check is OwnerCheck.PORT or spec.is_address_given:
             return PortOwner.OURS
         return await self._host.owner(spec.generation, spec.host, spec.port)
 
@@ -282,6 +349,9 @@ class Supervisor:
     async def _look_at_port(self, engine: _Engine, returncode: int | None) -> None:
         """Find out whether a failed start came from somebody else on the port."""
         spec = engine.spec
+        if spec.is_address_given:
+            self._report_exit(engine, returncode, is_address_foreign=False)
+            return
         owner = await self._host.owner(spec.generation, spec.host, spec.port)
         self._report_exit(engine, returncode, is_address_foreign=owner is PortOwner.FOREIGN)
 
@@ -303,6 +373,10 @@ class Supervisor:
             self._report_reaped(engine)
 
     def _report_reaped(self, engine: _Engine) -> None:
+        # A stop command may have something left to clear away, such as a container: until then
+        # another start might meet it.
+        if engine.is_ending or engine.stop is not None:
+            return
         self._forget(engine.spec.generation)
         self._listener.reaped(engine.spec.model, engine.spec.generation)
 

@@ -1,1 +1,4 @@
-"""The Hugging Face Hub: finding, fetching, verifying and deleting models."""
+"""The Hugging Face hub: what is there, and how its files come into the standard cache.
+
+Own code on aiohttp: the official library drops what it has of a file when a download ends early.
+"""

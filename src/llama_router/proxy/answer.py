@@ -17,6 +17,7 @@ _REASONS = {
     403: b"Forbidden",
     404: b"Not Found",
     408: b"Request Timeout",
+    409: b"Conflict",
     413: b"Content Too Large",
     414: b"URI Too Long",
     415: b"Unsupported Media Type",
@@ -29,6 +30,7 @@ _REASONS = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
+    508: b"Loop Detected",
 }
 _SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
@@ -56,6 +58,10 @@ class Framing(Enum):
     CHUNKED = 2
     # The end of the connection.
     CLOSE = 3
+
+
+# Looking a member up by name costs many times the comparison, and each answer does it often.
+NO_BODY, RAW, CHUNKED, CLOSE = Framing
 
 
 def error_response(error: RequestError, *, close: bool, head_only: bool = False) -> bytes:
@@ -86,12 +92,12 @@ def error_response(error: RequestError, *, close: bool, head_only: bool = False)
 def choose_framing(request: RequestHead, head: ResponseHead) -> Framing:
     """Return how ``head``'s body can be passed on to this client."""
     if request.method == b"HEAD" or head.status in (204, 304):
-        return Framing.NONE
+        return NO_BODY
     if head.content_length is not None:
-        return Framing.RAW
+        return RAW
     if request.http_1_0:
-        return Framing.CLOSE
-    return Framing.RAW if head.chunked else Framing.CHUNKED
+        return CLOSE
+    return RAW if head.chunked else CHUNKED
 
 
 def head_end(
@@ -100,7 +106,7 @@ def head_end(
     """Return the last lines of an answer's head: how its body ends, and the connection."""
     if content_length is not None:
         lines = b"content-length: %d\r\n" % content_length
-    elif framing is Framing.CHUNKED or framing is Framing.RAW:
+    elif framing is CHUNKED or framing is RAW:
         lines = b"transfer-encoding: chunked\r\n"
     else:
         lines = b""
@@ -114,14 +120,14 @@ def head_end(
 def stream_head(request: RequestHead, *, close: bool) -> tuple[bytes, Framing]:
     """Return the head of an event stream that the router itself begins."""
     if request.http_1_0:
-        return _SSE_HEAD + b"connection: close\r\n\r\n", Framing.CLOSE
+        return _SSE_HEAD + b"connection: close\r\n\r\n", CLOSE
     lines = b"transfer-encoding: chunked\r\n" + (b"connection: close\r\n" if close else b"")
-    return _SSE_HEAD + lines + b"\r\n", Framing.CHUNKED
+    return _SSE_HEAD + lines + b"\r\n", CHUNKED
 
 
 def framed(data: bytes, framing: Framing) -> bytes:
     """Return body bytes of the router's own, framed for a stream that it has begun."""
-    return data if framing is Framing.CLOSE else encode_chunk(data)
+    return data if framing is CLOSE else encode_chunk(data)
 
 
 def in_chunks(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
@@ -152,7 +158,7 @@ def error_event(error: RequestError, framing: Framing) -> bytes:
 
 def end_of(framing: Framing) -> bytes:
     """Return what ends a body that the router frames."""
-    return LAST_CHUNK if framing is Framing.CHUNKED else b""
+    return LAST_CHUNK if framing is CHUNKED else b""
 
 
 def error_from_body(status: int, body: bytes) -> RequestError:

@@ -89,12 +89,12 @@ class Body:
             self._budget.give(len(self.data))
             self.data = b""
         if self.file is not None:
-            _close_aside(self.file)
+            close_aside(self.file)
             self._budget.give_on_disk(self.size_bytes)
             self.file = None
 
 
-def _close_aside(file: IO[bytes]) -> None:
+def close_aside(file: IO[bytes]) -> None:
     """Close outside the event loop: giving back a gigabyte of disk takes its time."""
     asyncio.get_running_loop().run_in_executor(None, file.close)
 
@@ -172,7 +172,7 @@ class BodyReader:
         self._held_bytes = self._on_disk_bytes = 0
         self._pieces = []
         if self._file is not None and self._writing is None:
-            _close_aside(self._file)
+            close_aside(self._file)
             self._file = None
 
     def _cut(self, data: bytes) -> tuple[int, list[bytes]]:
@@ -222,7 +222,7 @@ class BodyReader:
         error = written.exception()
         if self._closed:
             if self._file is not None:
-                _close_aside(self._file)
+                close_aside(self._file)
                 self._file = None
             return
         self._held_bytes -= size

@@ -66,6 +66,10 @@ class _State(Enum):
     CLOSED = 5
 
 
+# Looking a member up by name costs many times the comparison, and each request does it often.
+_HEAD, _BODY, _BUSY, _LINGER, _CLOSING, _CLOSED = _State
+
+
 class ClientConnection(asyncio.Protocol):
     """See the module. One instance for each connection that a client opens."""
 
@@ -90,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, services: "Services") -> None:
         self._services = services
-        self._state = _State.HEAD
+        self._state = _HEAD
         # Seconds spent in the state (for HEAD: since the first byte), in steps of SWEEP_S.
         self._state_s = 0.0
         self._buffer = b""
@@ -133,9 +137,9 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what the client sends."""
         state = self._state
-        if state is _State.BUSY:
+        if state is _BUSY:
             self._hold_early(data)
-        elif state is _State.HEAD or state is _State.BODY:
+        elif state is _HEAD or state is _BODY:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
@@ -143,7 +147,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client will send no more; it may still want its answer."""
-        if self._state is _State.BUSY and self._exchange is not None:
+        if self._state is _BUSY and self._exchange is not None:
             self._close_after = True
             exchange = self._exchange
             if self._services.abort_on_half_close and (exchange.is_waiting or exchange.is_own):
@@ -164,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone: nobody waits for an answer any more."""
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         self._services.connection_closed(self)
         if self._reader is not None:
             self._reader.close()
@@ -187,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
         self._blocked = False
         if self._exchange is not None:
             self._exchange.on_client_unblocked()
-        elif self._state is _State.BUSY:
+        elif self._state is _BUSY:
             self.exchange_done(close=False)
 
     # --- requests
@@ -195,9 +199,9 @@ class ClientConnection(asyncio.Protocol):
     def _advance(self, data: bytes) -> None:
         """Make as much of ``data`` into a request as there is of one."""
         try:
-            if self._state is _State.HEAD:
+            if self._state is _HEAD:
                 data = self._take_head(data)
-            if self._state is _State.BODY:
+            if self._state is _BODY:
                 self._take_body(data)
             elif data:
                 self._keep(data)
@@ -249,7 +253,7 @@ class ClientConnection(asyncio.Protocol):
             resume=self._resume_body,
             on_done=self._on_spooled,
         )
-        self._set_state(_State.BODY)
+        self._set_state(_BODY)
         if prepared.expects_continue:
             self.transport.write(_CONTINUE)
         return rest
@@ -288,7 +292,7 @@ class ClientConnection(asyncio.Protocol):
             self._start(self._prepared, body)
 
     def _start(self, prepared: PreparedRequest, body: Body) -> None:
-        self._state = _State.BUSY
+        self._state = _BUSY
         self._exchange = exchange = Exchange(self, prepared, self._services)
         try:
             exchange.start(body)
@@ -303,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer has been written: go on with what came early, or close."""
         self._exchange = None
         self._prepared = None
-        if self._state is _State.CLOSED:
+        if self._state is _CLOSED:
             return
         if abort:
             self._reset()
@@ -311,14 +315,14 @@ class ClientConnection(asyncio.Protocol):
             # Closing on bytes that were not read would reset, and could cost the answer.
             self._linger() if self._buffer else self._close()
         elif not self._blocked:
-            self._set_state(_State.HEAD)
+            self._set_state(_HEAD)
             if self._buffer:
                 # Not at once: each request gets its turn of the event loop.
                 asyncio.get_running_loop().call_soon(self._go_on)
         # Else nothing more is done for a client until it has taken what it has been given.
 
     def _go_on(self) -> None:
-        if self._buffer and self._state in (_State.HEAD, _State.BODY):
+        if self._buffer and self._state in (_HEAD, _BODY):
             data, self._buffer = self._buffer, b""
             self._advance(data)
             self._go_on_reading()
@@ -341,9 +345,9 @@ class ClientConnection(asyncio.Protocol):
     def _keep(self, data: bytes) -> None:
         """Keep what cannot be taken at once, and go on with it if nothing is in flight."""
         state = self._state
-        if state in (_State.HEAD, _State.BODY, _State.BUSY):
+        if state in (_HEAD, _BODY, _BUSY):
             self._hold_early(data)
-            if state is not _State.BUSY:
+            if state is not _BUSY:
                 asyncio.get_running_loop().call_soon(self._go_on)
 
     def _hold_early(self, data: bytes) -> None:
@@ -378,24 +382,24 @@ class ClientConnection(asyncio.Protocol):
     def sweep(self) -> None:
         """Called every SWEEP_S: hold the client to its deadlines."""
         state = self._state
-        if state is _State.CLOSED:
+        if state is _CLOSED:
             return
         self._state_s += SWEEP_S
-        if state is _State.HEAD:
+        if state is _HEAD:
             self._sweep_head()
-        elif state is _State.BODY:
+        elif state is _BODY:
             self._sweep_body()
-        elif state is _State.LINGER and self._state_s > _LINGER_S:
+        elif state is _LINGER and self._state_s > _LINGER_S:
             self._close()
         if self._exchange is not None:
             self._exchange.sweep()
         if self._half_closed:
             self._probe(1)
-        if self._blocked or state is _State.CLOSING:
+        if self._blocked or state is _CLOSING:
             self._sweep_blocked()
         if self._early_paused_s >= 0:
             self._early_paused_s += SWEEP_S
-            if self._early_paused_s > MAX_EARLY_PAUSE_S and self._state is _State.BUSY:
+            if self._early_paused_s > MAX_EARLY_PAUSE_S and self._state is _BUSY:
                 self.transport.abort()
 
     def _sweep_head(self) -> None:
@@ -422,7 +426,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""
-        if self._state is _State.HEAD:
+        if self._state is _HEAD:
             self._close()
 
     def _set_state(self, state: _State) -> None:
@@ -431,7 +435,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_begun = False
 
     def _linger(self) -> None:
-        self._set_state(_State.LINGER)
+        self._set_state(_LINGER)
         self._buffer = b""
         if self.transport.is_closing():
             return
@@ -443,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        self._set_state(_State.CLOSING)
+        self._set_state(_CLOSING)
         self._buffer = b""
         self._stalled_s = 0.0
         self._unsent_bytes = self.transport.get_write_buffer_size()

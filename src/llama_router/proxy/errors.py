@@ -142,6 +142,27 @@ class EndpointNotAllowedError(ClientError):
     code = "endpoint_not_allowed"
 
 
+class RateLimitError(ClientError):
+    """The key has used up what it may ask for; its share comes back."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    error_type = "rate_limit_error"
+    default_should_retry = True
+
+
+class IgnoredPathError(ClientError):
+    """A path below /upstream that never loads its model, and the model is not loaded.
+
+    What a page asks for by itself, such as its icon, is not worth a load: tried again, it would
+    still not be.
+    """
+
+    status = 409
+    code = "model_not_loaded"
+    default_should_retry = False
+
+
 class UnavailableError(RequestError):
     """The request could be served, but not now.
 
@@ -271,6 +292,21 @@ class BadUpstreamError(EngineError):
 
     status = 502
     code = "bad_upstream"
+
+
+class PeerUnavailableError(EngineError):
+    """A remote server, in the place of an engine, cannot be reached or went away."""
+
+    status = 502
+    code = "peer_unavailable"
+
+
+class PeerLoopError(EngineError):
+    """The request has come back through a peer that has this router for a peer."""
+
+    status = 508
+    code = "peer_loop"
+    closes = True
 
 
 class InternalError(RequestError):

@@ -7,34 +7,35 @@ that visibly broke off; and the core hears exactly once that it is over.
 import asyncio
 from collections.abc import Coroutine
 from time import monotonic
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from llama_router.core.commands import NoticeKind
 from llama_router.proxy import answer
-from llama_router.proxy.answer import Framing
+from llama_router.proxy.answer import CHUNKED, CLOSE, NO_BODY, RAW
+from llama_router.proxy.blame import blamed, refuse_remote
 from llama_router.proxy.body import Body
 from llama_router.proxy.client import Client
-from llama_router.proxy.ending import ended_now, log_end
+from llama_router.proxy.ending import ended_now, log_end, prompt_of, tell_error
 from llama_router.proxy.engine_connection import EngineConnection
 from llama_router.proxy.errors import (
-    LOG_HINT,
     BadUpstreamError,
-    BodyTooLargeError,
     EngineCrashedError,
     EngineTimeoutError,
     InternalError,
     RequestError,
 )
+from llama_router.proxy.gate import Door, Target
 from llama_router.proxy.keep_alive import bounded
-from llama_router.proxy.limits import HEARTBEAT_S, MAX_CONTROL_BODY_BYTES, SWEEP_S
+from llama_router.proxy.key_limits import KeyUse
+from llama_router.proxy.limits import MAX_PROMPT_BYTES
 from llama_router.proxy.notice_stream import NoticeStream
 from llama_router.proxy.notices import notice_text
+from llama_router.proxy.outgoing import request_head
 from llama_router.proxy.own_tasks import OwnTasks
-from llama_router.proxy.peek import QUICK_FORM_BYTES, Peek
-from llama_router.proxy.prepared import PreparedRequest, PreparedResponse, request_head
-from llama_router.proxy.routes import RouteKind, takes_slot
-from llama_router.proxy.silence import Verdict, judge
-from llama_router.proxy.targets import find_destination, is_quick_to_peek, model_of_body, peek_body
+from llama_router.proxy.prepared import PreparedRequest, PreparedResponse
+from llama_router.proxy.reading import Order, read_aside, read_now, refusal
+from llama_router.proxy.routes import CONTROL, NAMED, ROOT, takes_slot
+from llama_router.proxy.silence import Silence, Verdict
 from llama_router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -55,23 +56,27 @@ class Exchange:
         "_connection",
         "_dispatched_s",
         "_done",
+        "_door",
         "_first_byte_s",
+        "_form_type",
         "_framing",
         "_is_counted",
-        "_model",
+        "_is_rejected",
         "_path",
         "_prepared",
-        "_probed_s",
+        "_prompt",
         "_request",
         "_request_id",
         "_sending",
         "_services",
-        "_silent_s",
+        "_silence",
         "_started",
         "_status",
         "_stream",
+        "_target",
         "_tasks",
         "_upstream",
+        "_use",
     )
 
     def __init__(self, client: Client, prepared: PreparedRequest, services: "Services") -> None:
@@ -80,34 +85,43 @@ class Exchange:
         self._request = request = prepared.head
         self._services = services
         self._body: Body | None = None
-        self._model = ""
+        self._target: Target | None = None
+        self._door: Door = services.gate
         self._path = request.path
+        # The Content-Type of a form that has been written anew.
+        self._form_type: bytes | None = None
+        self._use: KeyUse | None = None
+        self._prompt: bytes | None = None
         self._request_id: int | None = None
         self._upstream: Upstream | None = None
         self._connection: EngineConnection | None = None
         self._tasks: OwnTasks | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._framing = Framing.NONE
+        self._framing = NO_BODY
         self._status = 0
         self._bounceable = False
         self._bounced = False
         # The client has got (or is getting) a head; and the router's own stream, if it is one.
         self._started = False
         self._stream: NoticeStream | None = None
-        self._silent_s = 0.0
-        # How much of the silence was over when it was last looked into.
-        self._probed_s = 0.0
+        self._silence: Silence | None = None
         # When the request was whole, and what became of it when (0: not yet).
         self._arrived_s = monotonic()
         self._dispatched_s = 0.0
         self._first_byte_s = 0.0
         self._is_counted = False
+        # The runtime knows that it is over.
+        self._is_rejected = False
         self._done = False
 
     @property
     def is_waiting(self) -> bool:
         """Whether nothing of the engine's answer has come yet, be there notices or not."""
         return self._status == 0
+
+    @property
+    def _model(self) -> str:
+        return "" if self._target is None else self._target.model
 
     @property
     def is_own(self) -> bool:
@@ -119,72 +133,65 @@ class Exchange:
     def start(self, body: Body) -> None:
         """The request is whole: send it on its way."""
         self._body = body
-        prepared = self._prepared
+        prepared, services = self._prepared, self._services
         kind = prepared.route.kind
-        if kind is RouteKind.CONTROL:
-            self._send_to_control()
-        elif kind is RouteKind.BODY_MODEL or kind is RouteKind.BODY_MODEL_OR_ROOT:
-            if body.size_bytes > QUICK_FORM_BYTES and not is_quick_to_peek(prepared, body):
-                self._spawn_task(self._inspect(body.file or body.data), "inspect body")
-                return
-            try:
-                peek = peek_body(prepared, body)
-                self._submit_peeked(peek)
-            except RequestError as error:
-                self._fail(error, "client.body")
-        else:
-            try:
-                self._submit_routed()
-            except RequestError as error:
-                self._fail(error, "client.head")
-
-    async def _inspect(self, source: IO[bytes] | bytes) -> None:
+        if prepared.caller.key:
+            services.used_keys.add(prepared.caller.key)
+        if kind is CONTROL:
+            self._send_to(services.gate.control)
+            return
         try:
-            peek = await self._services.inspector.inspect(source, self._prepared.form_type)
-            if not self._done:
-                self._submit_peeked(peek)
+            if prepared.use is not None:
+                prepared.use.enter(self._arrived_s)
+                self._use = prepared.use
+            if services.history_prompts and prepared.form_type is None:
+                self._prompt = body.data[:MAX_PROMPT_BYTES]
+            order = read_now(prepared, body, services)
+            if order is None:
+                self._spawn_task(self._read_aside(body), "read body")
+            else:
+                self._submit(order)
+        except RequestError as error:
+            self._fail(error, "client.head" if kind in (ROOT, NAMED) else "client.body")
+
+    async def _read_aside(self, body: Body) -> None:
+        try:
+            if self._prompt is not None:
+                self._prompt = await prompt_of(body)
+            self._submit(await read_aside(self._prepared, body, self._services))
         except RequestError as error:
             self._fail(error, "client.body")
 
-    def _submit_peeked(self, peek: Peek) -> None:
-        model = model_of_body(self._prepared, peek, self._services.gate)
-        self._submit(model, may_load=True, wants_stream=peek.stream, keep_alive_s=peek.keep_alive_s)
-
-    def _submit_routed(self) -> None:
-        destination = find_destination(self._prepared, self._services.gate)
-        if destination is None:
-            if self._body is not None and self._body.size_bytes > MAX_CONTROL_BODY_BYTES:
-                raise BodyTooLargeError(f"the body is larger than {MAX_CONTROL_BODY_BYTES} bytes")
-            self._send_to_control()
+    def _submit(self, order: Order) -> None:
+        if order.rewritten is not None:
+            self._body = order.rewritten.body
+            self._form_type = order.rewritten.form_type
+        target = order.target
+        if target is None:
+            self._send_to(self._services.gate.control)
             return
-        self._path = destination.path
-        self._submit(destination.model, may_load=destination.may_load)
-
-    def _submit(
-        self,
-        model: str,
-        *,
-        may_load: bool,
-        wants_stream: bool = False,
-        keep_alive_s: float | None = None,
-    ) -> None:
-        services, prepared, path = self._services, self._prepared, self._path
-        needs_slot, path_text = prepared.takes_slot, prepared.path_text
+        path = self._path = order.path
+        services, prepared = self._services, self._prepared
+        may_load, needs_slot, path_text = order.may_load, prepared.takes_slot, prepared.path_text
         if path is not self._request.path:
             needs_slot = takes_slot(self._request.method, path)
             path_text = path.decode("latin-1")
-        services.gate.check_endpoint(model, path_text)
-        self._model = model
-        self._bounceable = may_load
+        self._target = target
+        if target.door is None:
+            if not target.is_open:
+                services.gate.check_endpoint(target.model, path_text)
+            self._bounceable = may_load
+        else:
+            self._door = target.door
         self._is_counted = may_load and needs_slot
-        wants_notices = (
-            services.notify_model_swap and wants_stream and may_load and path in _NOTICE_PATHS
-        )
+        notifies = services.notify_model_swap if target.notify is None else target.notify
+        wants_notices = notifies and order.wants_stream and may_load and path in _NOTICE_PATHS
+        keep_alive_s = order.keep_alive_s
         if keep_alive_s is not None:
             keep_alive_s = bounded(keep_alive_s, services.max_keep_alive_s)
-        request_id = services.gate.submit(
+        request_id = self._door.submit(
             self,
-            model,
+            target.model,
             may_load=may_load,
             wants_notices=wants_notices,
             caller=prepared.caller,
@@ -206,8 +213,8 @@ class Exchange:
 
     def reject(self, error: RequestError) -> None:
         """The request gets no engine."""
-        self._request_id = None
-        self._fail(error, "router.queue")
+        self._is_rejected = True
+        self._fail(refusal(error, self._prepared, self._path, self._services), "router.queue")
 
     def abort(self, error: RequestError) -> None:
         """The time of a dispatched request is over."""
@@ -227,9 +234,6 @@ class Exchange:
 
     # --- to the engine
 
-    def _send_to_control(self) -> None:
-        self._send_to(self._services.gate.control)
-
     def _send_to(self, upstream: Upstream) -> None:
         self._upstream = upstream
         # Behind a bounce, what else is in the pool is as likely to be dead.
@@ -245,7 +249,7 @@ class Exchange:
         except OSError as error:
             if not self._done:
                 reason = str(error) or "timed out"
-                self._on_no_answer(f"no connection to the engine ({reason})")
+                self._on_no_answer(f"no connection to {upstream.label} ({reason})")
             return
         if self._done:
             upstream.put(connection)
@@ -257,8 +261,9 @@ class Exchange:
         if body is None or upstream is None:
             return
         self._connection = connection
-        method = self._request.method
-        head = request_head(self._prepared, self._path, upstream.head_fields, body.size_bytes)
+        prepared, method = self._prepared, self._request.method
+        is_own, form_type = self.is_own, self._form_type
+        head = request_head(prepared, self._path, upstream, body.size_bytes, form_type, is_own)
         if body.file is None:
             connection.begin(self, method, head + body.data)
             return
@@ -276,6 +281,12 @@ class Exchange:
             return b""
         self._status = head.status
         self._first_byte_s = monotonic()
+        upstream = self._upstream
+        if upstream is not None and upstream.is_remote:
+            fault = refuse_remote(head, upstream)
+            if fault is not None:
+                self._fail(fault, "engine.head", connection)
+                return b""
         if self._body is not None and self._body.file is None:
             # Nothing will be sent again.
             self._body.release()
@@ -285,16 +296,16 @@ class Exchange:
             self._framing = self._stream.join(connection, head, self._on_too_long)
             return b""
         framing = self._framing = answer.choose_framing(self._request, head)
-        close = self._client.wants_close or framing is Framing.CLOSE
+        close = self._client.wants_close or framing is CLOSE
         self._started = True
-        if framing is Framing.RAW or framing is Framing.NONE:
+        if framing is RAW or framing is NO_BODY:
             connection.relay = write
             if head.status == 204:  # noqa: PLR2004
                 # Such an answer has no length, not even 0 (RFC 9110, section 8.6).
                 content_length = None
         else:
             connection.decode = True
-            connection.relay = answer.in_chunks(write) if framing is Framing.CHUNKED else write
+            connection.relay = answer.in_chunks(write) if framing is CHUNKED else write
         return prepared.fields + answer.head_end(
             self._request, content_length, framing, close=close
         )
@@ -312,7 +323,7 @@ class Exchange:
         end = answer.end_of(self._framing)
         if end:
             self._client.transport.write(end)
-        self._end("-.-", close=self._framing is Framing.CLOSE, whole=connection)
+        self._end("-.-", close=self._framing is CLOSE, whole=connection)
 
     def on_lost(self, reason: str, *, malformed: bool) -> None:
         """The engine's connection ended, or made no sense, before the answer was whole."""
@@ -320,11 +331,11 @@ class Exchange:
         if connection is None or self._done:
             return
         if malformed:
-            text = f"the engine's answer cannot be passed on: {reason}"
-            self._fail(self._blamed(BadUpstreamError(text)), "engine.head", connection)
+            text = f"the answer of {{who}} cannot be passed on: {reason}"
+            self._fail(self._blamed(BadUpstreamError, text), "engine.head", connection)
         elif connection.got_bytes:
-            error = EngineCrashedError(f"the engine went away while it was answering{LOG_HINT}")
-            self._fail(self._blamed(error), "engine.stream", connection)
+            text = "{who} went away while it was answering"
+            self._fail(self._blamed(EngineCrashedError, text), "engine.stream", connection)
         elif connection.reused and self._upstream is not None:
             # The engine closed an idle connection just as it was taken up again.
             self._spawn_task(self._connect(self._upstream), "connect to engine")
@@ -336,58 +347,55 @@ class Exchange:
             # Once: the core keeps count.
             self._dispatched_s = 0.0
             self._bounced = True
-            self._services.gate.bounced(self._request_id)
+            self._door.bounced(self._request_id)
         else:
-            error = EngineCrashedError(f"the engine gave no answer: {reason}{LOG_HINT}")
-            self._fail(self._blamed(error), "engine.first_byte")
+            text = f"{{who}} gave no answer: {reason}"
+            self._fail(self._blamed(EngineCrashedError, text), "engine.first_byte")
 
-    def _blamed(self, error: RequestError) -> RequestError:
-        """Return the error as the fault of whoever it was that did not answer."""
-        if not self.is_own:
-            return error
-        return InternalError("the router's own API did not answer; its log may say more")
+    def _blamed(self, kind: type[RequestError], text: str) -> RequestError:
+        return blamed(kind, text, self._upstream, is_own=self.is_own)
 
     # --- watching
 
     def sweep(self) -> None:
         """Called every SWEEP_S: notice silence, keep waiting streams alive."""
         connection, is_blocked = self._connection, self._client.is_blocked
+        silence = self._silence
+        if silence is None:
+            silence = self._silence = Silence()
         if connection is not None and (connection.active or is_blocked):
             connection.active = False
-            self._silent_s = self._probed_s = 0.0
+            silence.end()
             return
-        self._silent_s += SWEEP_S
-        is_due = self._silent_s % HEARTBEAT_S == 0
+        is_due = silence.grow()
         if is_due and self._stream is not None and self._status == 0 and not is_blocked:
             self._stream.beat()
         if connection is not None:
-            self._weigh_silence(connection)
+            self._weigh_silence(connection, silence)
 
-    def _weigh_silence(self, connection: EngineConnection) -> None:
-        services, request_id = self._services, self._request_id
-        # The router itself has nothing to read before it answers.
-        first_byte_timeout_s = services.read_timeout_s
-        if request_id is not None:
-            first_byte_timeout_s = services.first_byte_timeout_s
-        elif not self.is_own or self._status or self._request.method == b"POST":
+    def _weigh_silence(self, connection: EngineConnection, silence: Silence) -> None:
+        request_id, services = self._request_id, self._services
+        timeouts = None if self._target is None else self._target.timeouts
+        read_timeout_s, first_byte_timeout_s = services.patience(timeouts)
+        if request_id is None:
             # A log may have nothing to say, and an order takes as long as the load it waits for.
-            return
-        verdict = judge(
-            self._silent_s,
-            self._probed_s,
+            if not self.is_own or self._status or self._request.method == b"POST":
+                return
+            # The router itself has nothing to read before it answers.
+            first_byte_timeout_s = read_timeout_s
+        verdict = silence.judge(
             has_begun=self._status != 0,
-            read_timeout_s=services.read_timeout_s,
+            read_timeout_s=read_timeout_s,
             first_byte_timeout_s=first_byte_timeout_s,
         )
         if verdict is Verdict.WAIT:
             return
-        self._probed_s = self._silent_s
         if request_id is not None:
-            services.gate.silent(request_id)
+            self._door.silent(request_id)
         if verdict is Verdict.GIVE_UP:
-            text = f"the engine has been silent for {self._silent_s:g} s{LOG_HINT}"
+            text = f"{{who}} has been silent for {silence.seconds:g} s"
             end = "timeout.stream" if self._started else "timeout.first_byte"
-            self._fail(self._blamed(EngineTimeoutError(text)), end, connection)
+            self._fail(self._blamed(EngineTimeoutError, text), end, connection)
 
     def on_client_blocked(self) -> None:
         """The client does not take what is written: hold the engine."""
@@ -408,7 +416,7 @@ class Exchange:
         """
         connection = self._connection
         if connection is not None and connection.at_event_boundary:
-            framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
+            framing = CLOSE if self._framing is CLOSE else CHUNKED
             self._client.transport.write(answer.probe(framing))
 
     def cancel(self, end: str) -> None:
@@ -419,30 +427,23 @@ class Exchange:
 
     # --- endings
 
-    def _fail(
-        self, error: RequestError, end: str, connection: EngineConnection | None = None
-    ) -> None:
+    def _fail(self, error: RequestError, end: str, via: EngineConnection | None = None) -> None:
         """End with an error: as an answer, as an event, or by breaking off."""
         if self._done:
             return
-        connection = connection or self._connection
-        client = self._client
+        close, abort = tell_error(
+            error,
+            self._client,
+            self._request,
+            via or self._connection,
+            stream=self._stream,
+            framing=self._framing,
+            has_begun=self._started,
+            is_waiting=self.is_waiting,
+        )
         if not self._started:
-            close = client.wants_close or error.closes
-            head_only = self._request.method == b"HEAD"
-            client.transport.write(answer.error_response(error, close=close, head_only=head_only))
             self._status = error.status
-            self._end(end, close=close)
-        elif self._stream is not None and (self._status == 0 or self._stream.is_collecting):
-            self._stream.end_with(error)
-            self._end(end, close=self._framing is Framing.CLOSE)
-        else:
-            can_say = connection is not None and connection.at_event_boundary
-            if can_say:
-                framing = Framing.CLOSE if self._framing is Framing.CLOSE else Framing.CHUNKED
-                client.transport.write(answer.error_event(error, framing))
-            # Without the last chunk, or short of the length: the client sees that it is cut.
-            self._end(end, close=True, abort=self._framing is Framing.CLOSE and not can_say)
+        self._end(end, close=close, abort=abort)
 
     def _end(
         self,
@@ -461,6 +462,8 @@ class Exchange:
             self._tasks.cancel()
         if self._body is not None:
             self._body.release()
+        if self._use is not None:
+            self._use.leave()
         if end != "-.-" or self._services.logs_every_request:
             log_end(self._request, self._model, self._status, end)
         request_id, self._request_id = self._request_id, None
@@ -471,20 +474,22 @@ class Exchange:
                 self._model,
                 self._prepared.caller.key,
                 end,
-                arrived_s=self._arrived_s,
-                dispatched_s=self._dispatched_s,
-                first_byte_s=self._first_byte_s,
-                whole=whole if self._status == 200 else None,  # noqa: PLR2004
+                path=self._path,
+                status=self._status,
+                request_id=request_id,
+                times_s=(self._arrived_s, self._dispatched_s, self._first_byte_s),
+                whole=whole,
+                prompt=self._prompt,
             )
             self._services.gate.remember(ended)
         self._tell_end(request_id)
 
     def _tell_end(self, request_id: int | None) -> None:
-        if request_id is not None:
+        if request_id is not None and not self._is_rejected:
             if self._dispatched_s:
-                self._services.gate.finished(request_id)
+                self._door.finished(request_id)
             else:
-                self._services.gate.cancel(request_id)
+                self._door.cancel(request_id)
 
     def _spawn_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         if self._tasks is None:

@@ -4,6 +4,8 @@ Both are written anew from checked parts. Nothing that speaks of one connection 
 that a client could forge, and none of the router's own keys.
 """
 
+from urllib.parse import quote
+
 from llama_router.proxy.head import HOP_BY_HOP, RequestHead, ResponseHead
 
 _REQUEST_DROPS = HOP_BY_HOP | {
@@ -15,10 +17,26 @@ _REQUEST_DROPS = HOP_BY_HOP | {
     b"x-real-ip",
     b"x-admin-token",
     b"x-router-class",
+    b"x-router-key",
+    b"x-router-scopes",
 }
+_PLAIN_IN_FIELDS = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
+# Of what a client says to this router, nothing that could be a key or that tells of its user is for
+# somebody else's server.
+_FOREIGN_DROPS = _KEY_FIELDS | {b"api-key", b"x-goog-api-key", b"origin", b"referer"}
+_FOREIGN_DROP_PREFIXES = (b"sec-",)
 _FORGEABLE_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-llama-router-")
-_RESPONSE_DROPS = HOP_BY_HOP | {b"content-length", b"x-accel-buffering", b"set-cookie"}
+_RESPONSE_DROPS = HOP_BY_HOP | {
+    b"content-length",
+    b"set-cookie",
+    # Orders to a web server in front of the router, as x-accel-… to nginx: which file to send.
+    b"x-sendfile",
+    # A remote server's, of its own address.
+    b"alt-svc",
+    b"strict-transport-security",
+}
+_RESPONSE_DROP_PREFIXES = (b"access-control-", b"x-accel-")
 
 
 def _named_in_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
@@ -56,12 +74,48 @@ def request_fields(head: RequestHead, *, drop_keys: bool, is_direct: bool = Fals
     return b"".join(parts)
 
 
+def foreign_fields(head: RequestHead) -> bytes:
+    """Return the lines of a request's head that a server on another machine gets to see."""
+    parts: list[bytes] = []
+    hidden = _named_in_connection(head.headers)
+    for name, value in head.headers:
+        if (
+            name in _REQUEST_DROPS
+            or name in _FOREIGN_DROPS
+            or name in hidden
+            or name.startswith((*_FORGEABLE_PREFIXES, *_FOREIGN_DROP_PREFIXES))
+            or name == b"accept-encoding"
+        ):
+            continue
+        parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)
+
+
+def via_line(own_name: bytes) -> bytes:
+    """Return the line by which a request is known that has come round (RFC 9110, section 7.6.3)."""
+    return b"via: 1.1 %b\r\n" % own_name
+
+
+def came_through(head: RequestHead, own_name: bytes) -> bool:
+    """Tell whether a request has been sent on by the router of that name before."""
+    return any(name == b"via" and own_name in value for name, value in head.headers)
+
+
+def control_fields(key: str, scopes: tuple[str, ...]) -> bytes:
+    """Return the lines that tell the control plane who asks, and what their keys open.
+
+    The key's name is percent-encoded as far as it is not plain ASCII.
+    """
+    name = quote(key, safe=_PLAIN_IN_FIELDS).encode()
+    return b"x-router-key: %b\r\nx-router-scopes: %b\r\n" % (name, ",".join(scopes).encode())
+
+
 def response_fields(head: ResponseHead) -> bytes:
     """Return the status line and the fields of an answer that a client gets to see."""
     parts = [b"HTTP/1.1 %d " % head.status, head.reason, b"\r\n"]
     hidden = _named_in_connection(head.headers)
     for name, value in head.headers:
-        if name in _RESPONSE_DROPS or name in hidden or name.startswith(b"access-control-"):
+        if name in _RESPONSE_DROPS or name in hidden or name.startswith(_RESPONSE_DROP_PREFIXES):
             continue
         parts += (name, b": ", value, b"\r\n")
     if head.is_event_stream:

@@ -12,14 +12,35 @@ import msgspec
 from llama_router.core.commands import NoticeKind
 from llama_router.proxy.caller import ANYBODY, Caller
 from llama_router.proxy.errors import RequestError
+from llama_router.proxy.rewrite import Rewrite
 from llama_router.proxy.upstream import Upstream
 
 
+class Timeouts(msgspec.Struct, frozen=True):
+    """The patience with one model's engine where it is not the router's; None: as the router's."""
+
+    read_s: float | None = None
+    first_byte_s: float | None = None
+
+
 class Target(msgspec.Struct, frozen=True):
-    """A model that a request names. ``rest`` is what follows the id in a path, with its slash."""
+    """A model that a request names. ``rest`` is what follows the id in a path, with its slash.
+
+    ``name`` is the selector or alias by which it was found, for the allow-lists of keys; empty:
+    found by its id, or by a name of its file. ``rewrite`` is what becomes of the body,
+    ``timeouts`` and ``notify`` (whether clients are told of swaps) are as the router's when None.
+    ``door`` takes its requests in the Gate's place: the model is not on this machine.
+    ``is_open``: its engine may be asked for any path, ``check_endpoint`` would find nothing.
+    """
 
     model: str
     rest: str = ""
+    rewrite: Rewrite | None = None
+    timeouts: Timeouts | None = None
+    notify: bool | None = None
+    name: str = ""
+    door: "Door | None" = None
+    is_open: bool = False
 
 
 class Waiter(Protocol):
@@ -55,27 +76,17 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     first_byte_s: float | None
     tokens_in: int | None
     tokens_out: int | None
+    # The beginning of the request's JSON, if prompts are kept at all.
+    prompt: str | None = None
+    path: str = ""
+    # 0: no answer.
+    status: int = 0
+    # As ``submit`` has returned it; 0: it was refused within.
+    request_id: int = 0
 
 
-class Gate(Protocol):
-    """The runtime as the data plane sees it. Every method returns at once.
-
-    ``control`` is the control plane: one more upstream.
-    """
-
-    control: Upstream
-
-    def resolve(self, name: str) -> Target:
-        """Return the model of that name. Raises a RequestError when there is none or several."""
-
-    def resolve_prefix(self, text: str) -> Target | None:
-        """Return the model with the longest id that ``text`` begins with, or None."""
-
-    def root_target(self) -> str | None:
-        """Return the model that questions without a model are about."""
-
-    def check_endpoint(self, model: str, path: str) -> None:
-        """Raise EndpointNotAllowedError when the model's config does not open ``path``."""
+class Door(Protocol):
+    """Whoever takes requests and sees them through. Every method returns at once."""
 
     def submit(
         self,
@@ -110,6 +121,27 @@ class Gate(Protocol):
         If the data plane gives the request up, it tells so by ``finished``.
         """
 
+
+class Gate(Door, Protocol):
+    """The runtime as the data plane sees it. Every method returns at once.
+
+    ``control`` is the control plane: one more upstream.
+    """
+
+    control: Upstream
+
+    def resolve(self, name: str) -> Target:
+        """Return the model of that name. Raises a RequestError when there is none or several."""
+
+    def resolve_prefix(self, text: str) -> Target | None:
+        """Return the model with the longest id that ``text`` begins with, or None."""
+
+    def root_target(self) -> str | None:
+        """Return the model that questions without a model are about."""
+
+    def check_endpoint(self, model: str, path: str) -> None:
+        """Raise EndpointNotAllowedError when the model's config does not open ``path``."""
+
     def wants_record(self) -> bool:
         """Tell whether ``remember`` is to be called for the request that ends now.
 
@@ -123,9 +155,12 @@ class Gate(Protocol):
 __all__: Sequence[str] = [
     "ANYBODY",
     "Caller",
+    "Door",
     "Ended",
     "Gate",
     "NoticeKind",
+    "Rewrite",
     "Target",
+    "Timeouts",
     "Waiter",
 ]

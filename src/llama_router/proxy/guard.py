@@ -5,55 +5,32 @@ against cross-site requests (the Fetch Metadata algorithm, with Origin where it 
 are compared in constant time.
 """
 
-import hashlib
-import hmac
 import ipaddress
 from collections.abc import Iterable
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from llama_router.proxy.caller import ANYBODY, Caller
+from llama_router.proxy.caller import ADMIN, ALL_SCOPES, ANYBODY, INFERENCE, Caller
 from llama_router.proxy.errors import AuthenticationError, BadRequestError, ForbiddenError
 from llama_router.proxy.head import RequestHead
+from llama_router.proxy.keys import ApiKey, KeyEntry, KeyRing, KeyRule, digest_in_config, rule_of
 
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 # Open without a key, as llama-server has them: what load balancers ask.
 _PUBLIC_PATHS = (b"/health", b"/v1/health")
+# A browser opens this page before anybody has typed a key into it, and there is nothing in it: what
+# it shows it asks for with that key.
+_ADMIN_PAGES = (b"/admin/docs", b"/admin/docs/docs.js", b"/admin/docs/docs.css")
 _MAX_CACHED_HOSTS = 1024
 _API_HINT = "this router wants an API key: send 'Authorization: Bearer KEY'"
 _ADMIN_HINT = "the admin API wants router.admin_token: send 'X-Admin-Token: TOKEN'"
 
 
-class KeyEntry(Protocol):
-    """An API key as the config has it."""
-
-    @property
-    def key(self) -> str:
-        """The secret."""
-
-    @property
-    def name(self) -> str:
-        """Its owner's name."""
-
-    @property
-    def priority(self) -> int:
-        """The higher goes first."""
-
-    @property
-    def batch(self) -> bool:
-        """Whether all its requests are a batch's."""
-
-
-def _digest(key: str | bytes) -> bytes:
-    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
-
-
-def _owner(number: int, entry: KeyEntry | str) -> tuple[bytes, Caller]:
+def _rule(number: int, entry: KeyRule | KeyEntry | str) -> KeyRule:
     if isinstance(entry, str):
-        return _digest(entry), Caller(f"key {number}")
-    return _digest(entry.key), Caller(entry.name, entry.priority, entry.batch)
+        return ApiKey(digest=digest_in_config(entry), name=f"key {number}")
+    return entry if isinstance(entry, KeyRule) else rule_of(entry)
 
 
 class Guard:
@@ -62,32 +39,43 @@ class Guard:
     def __init__(
         self,
         *,
-        api_keys: Iterable[KeyEntry | str] = (),
+        api_keys: Iterable[KeyRule | KeyEntry | str] = (),
         admin_token: str = "",
         allowed_hosts: Iterable[str] = (),
     ) -> None:
-        self._callers = dict(_owner(*entry) for entry in enumerate(api_keys, 1))
-        self._api_keys = tuple(self._callers)
-        self._admin_keys = (_digest(admin_token),) if admin_token else self._api_keys
+        self._keys = KeyRing([_rule(*entry) for entry in enumerate(api_keys, 1)], admin_token)
         self._admin_hint = _ADMIN_HINT if admin_token else _API_HINT
         self._allowed_hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
         self._host_verdicts: dict[bytes, bool] = {}
 
+    @property
+    def callers(self) -> tuple[Caller, ...]:
+        """Those whom the keys stand for."""
+        return self._keys.callers
+
     def check(self, head: RequestHead) -> None:
-        """Let the request pass, or raise ForbiddenError or AuthenticationError."""
+        """Let the request pass, or raise ForbiddenError or AuthenticationError.
+
+        Behind this it may talk to the router itself; see ``check_inference``.
+        """
         if not self._host_is_allowed(head.host):
             raise ForbiddenError(
                 "this Host is not known here; add its name to router.allowed_hosts", param="host"
             )
         if head.method not in _SAFE_METHODS:
             self._check_origin(head)
-        # Whoever answers will decode the path, so what is asked of it is asked of the decoded one.
-        path = unquote_to_bytes(head.path) if b"%" in head.path else head.path
+        path = _decoded_path(head)
         if path == b"/admin" or path.startswith(b"/admin/"):
-            if self._admin_keys:
-                self._check_key(head, self._admin_keys, self._admin_hint)
-        elif self._api_keys and path not in _PUBLIC_PATHS:
-            self._check_key(head, self._api_keys, _API_HINT)
+            needs_key = self._keys.has_keys or self._keys.has_token
+            if needs_key and path not in _ADMIN_PAGES:
+                self._check_scopes(head, (ADMIN,), self._admin_hint)
+        elif self._keys.has_keys and path not in _PUBLIC_PATHS:
+            self._check_scopes(head, ALL_SCOPES, _API_HINT)
+
+    def check_inference(self, head: RequestHead) -> None:
+        """Let a request pass that ``check`` has let pass and that is for an engine, or raise."""
+        if self._keys.has_keys and _decoded_path(head) not in _PUBLIC_PATHS:
+            self._check_scopes(head, (INFERENCE,), _API_HINT)
 
     def check_start(self, head: RequestHead) -> None:
         """Let a request pass that starts an engine, or raise as ``check`` does.
@@ -96,16 +84,16 @@ class Guard:
         key.
         """
         self._check_origin(head)
-        if self._api_keys:
-            self._check_key(head, self._api_keys, _API_HINT)
+        if self._keys.has_keys:
+            self._check_scopes(head, (INFERENCE,), _API_HINT)
 
     def caller_of(self, head: RequestHead) -> Caller:
         """Return whose request this is. Raises BadRequestError for a class that there is not."""
         caller = ANYBODY
-        for presented in map(_digest, _presented_keys(head)):
-            for digest, owner in self._callers.items():
-                if hmac.compare_digest(presented, digest):
-                    caller = owner
+        for owner in self._keys.owners(_presented_keys(head)):
+            # A client may send a key for each scope.
+            if caller is ANYBODY or INFERENCE in owner.scopes:
+                caller = owner
         wanted = {value.lower() for name, value in head.headers if name == b"x-router-class"}
         if not wanted <= {b"batch", b"interactive"}:
             raise BadRequestError(
@@ -117,14 +105,19 @@ class Guard:
             return caller
         return msgspec.structs.replace(caller, is_batch=True)
 
+    def scopes_of(self, head: RequestHead) -> tuple[str, ...]:
+        """Return what the keys of a request open, as far as keys are asked for."""
+        keys, presented = self._keys, _presented_keys(head)
+        scopes = {scope for owner in keys.owners(presented) for scope in owner.scopes}
+        if not keys.has_keys:
+            scopes.add(INFERENCE)
+        if keys.has_admin_token(presented) or not (keys.has_keys or keys.has_token):
+            scopes.add(ADMIN)
+        return tuple(scope for scope in ALL_SCOPES if scope in scopes)
+
     def is_own_key(self, head: RequestHead) -> bool:
         """Tell whether a key in ``head`` is the router's, and so not for an engine to see."""
-        if self._api_keys:
-            return True
-        if not self._admin_keys:
-            return False
-        digests = [_digest(key) for key in _all_keys(head)]
-        return any(hmac.compare_digest(one, own) for one in digests for own in self._admin_keys)
+        return self._keys.has_keys or self._keys.has_admin_token(_all_keys(head))
 
     def _host_is_allowed(self, host: bytes) -> bool:
         verdict = self._host_verdicts.get(host)
@@ -171,15 +164,25 @@ class Guard:
                 return
         raise ForbiddenError("a web page of another origin may not do this")
 
-    @staticmethod
-    def _check_key(head: RequestHead, digests: tuple[bytes, ...], hint: str) -> None:
-        presented = [_digest(key) for key in _presented_keys(head)]
+    def _check_scopes(self, head: RequestHead, wanted: tuple[str, ...], hint: str) -> None:
+        """Raise unless a key of the request opens one of these scopes."""
+        presented = _presented_keys(head)
         if not presented:
             raise AuthenticationError(hint)
-        # Every pair is compared, so that the time tells nothing about which one was close.
-        matches = [hmac.compare_digest(one, own) for one in presented for own in digests]
-        if not any(matches):
-            raise AuthenticationError(f"the key is not valid here: {hint}")
+        is_admin = self._keys.has_admin_token(presented)
+        owners = self._keys.owners(presented)
+        if is_admin and ADMIN in wanted:
+            return
+        if any(scope in owner.scopes for owner in owners for scope in wanted):
+            return
+        if owners or is_admin:
+            raise ForbiddenError(f"this key does not open '{wanted[0]}': {hint}")
+        raise AuthenticationError(f"the key is not valid here: {hint}")
+
+
+def _decoded_path(head: RequestHead) -> bytes:
+    # Whoever answers will decode the path, so what is asked of it is asked of the decoded one.
+    return unquote_to_bytes(head.path) if b"%" in head.path else head.path
 
 
 def _all_keys(head: RequestHead) -> list[bytes]:

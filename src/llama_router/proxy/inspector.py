@@ -1,16 +1,13 @@
-"""Reading the model's name out of large bodies, in a process of its own.
+"""Reading the model's name out of large bodies, and rewriting them, in a process of its own.
 
 Parsing tens of megabytes would hold the event loop for tens of milliseconds, and a thread would
 hold the interpreter as long. So bodies on disk are read by one small child, started at the first
 of them; it gets the open file, answers with a line, and ends when the router does. So are smaller
-ones that are slow to read, which are sent to it.
+ones that are slow to read, which are sent to it. What it changes it writes into a file that it is
+given, or sends back.
 """
 
 import asyncio
-import contextlib
-import logging
-import mmap
-import os
 import socket
 import subprocess
 import sys
@@ -19,30 +16,31 @@ from typing import IO
 import msgspec
 
 from llama_router.proxy.errors import BadRequestError, InternalError
-from llama_router.proxy.peek import MAX_FORM_TYPE_BYTES, Peek, peek_json, peek_multipart
+from llama_router.proxy.form import MAX_FORM_TYPE_BYTES
+from llama_router.proxy.inspector_child import (
+    FIRST_QUESTION_BYTES,
+    Answer,
+    Change,
+    Question,
+    change_body,
+    change_into_file,
+    peek_into,
+)
+from llama_router.proxy.peek import Peek
 
 # A gigabyte of form takes about a second.
 _INSPECTION_TIMEOUT_S = 60.0
-_MAX_ANSWER_BYTES = 16 * 1024
-# A form's type, in base64 within JSON, with room to spare.
-_MAX_QUESTION_BYTES = 16 * 1024
 _RECEIVE_BYTES = 256 * 1024
 # Windows has no way to hand an open file to the child.
 _PASSES_FILES = sys.platform != "win32"
 
 
-class _Question(msgspec.Struct):
-    form_type: bytes
-    # How much of the body follows; 0 when it comes as a file.
-    size_bytes: int = 0
+class Changed(msgspec.Struct, frozen=True):
+    """A body that was changed: ``data``, or nothing if it was written into a file."""
 
-
-class _Answer(msgspec.Struct):
-    model: str | None = None
-    stream: bool = False
-    keep_alive_s: float | None = None
-    error: str = ""
-    param: str | None = None
+    peek: Peek
+    size_bytes: int
+    data: bytes = b""
 
 
 class BodyInspector:
@@ -62,19 +60,38 @@ class BodyInspector:
         The file's position is at its start before and after.
         Raises BadRequestError or InternalError.
         """
-        form_type = form_type or b""
-        if len(form_type) > MAX_FORM_TYPE_BYTES:
-            raise BadRequestError("the multipart body's Content-Type is too long")
+        question = _question(source, form_type)
         if not _PASSES_FILES:
-            return await asyncio.to_thread(_peek_here, source, form_type)
-        return await self._inspect_aside(source, form_type)
+            return await asyncio.to_thread(peek_into, source, question.form_type)
+        answer, _ = await self._ask_in_turn(question, source, None)
+        return Peek(answer.model, answer.stream, answer.keep_alive_s)
 
-    async def _inspect_aside(self, source: IO[bytes] | bytes, form_type: bytes) -> Peek:
+    async def change(
+        self,
+        source: IO[bytes] | bytes,
+        form_type: bytes | None,
+        change: Change,
+        target: IO[bytes] | None,
+    ) -> Changed:
+        """Return a body, or the body in a file, as it is after the change; see ``inspect``.
+
+        What was in a file comes into the file ``target``. Raises BadRequestError or InternalError.
+        """
+        question = _question(source, form_type, change)
+        if not _PASSES_FILES:
+            return await asyncio.to_thread(_change_here, source, question, change, target)
+        answer, data = await self._ask_in_turn(question, source, target)
+        peek = Peek(answer.model, answer.stream, answer.keep_alive_s)
+        return Changed(peek, answer.size_bytes, data)
+
+    async def _ask_in_turn(
+        self, question: Question, source: IO[bytes] | bytes, target: IO[bytes] | None
+    ) -> tuple[Answer, bytes]:
         async with self._turn:
             await self._ready()
             try:
                 async with asyncio.timeout(_INSPECTION_TIMEOUT_S):
-                    answer = await self._ask(source, form_type)
+                    answer, data = await self._ask(question, source, target)
             except (OSError, TimeoutError, msgspec.DecodeError) as error:
                 await self.close()
                 raise InternalError(f"the request's body could not be read: {error!r}") from None
@@ -84,7 +101,7 @@ class BodyInspector:
                 raise
         if answer.error:
             raise BadRequestError(answer.error, param=answer.param)
-        return Peek(answer.model, answer.stream, answer.keep_alive_s)
+        return answer, data
 
     async def close(self) -> None:
         """End the child, also one that is just being started."""
@@ -119,99 +136,76 @@ class BodyInspector:
         finally:
             self._starting = None
 
-    async def _ask(self, source: IO[bytes] | bytes, form_type: bytes) -> _Answer:
+    async def _ask(
+        self, question: Question, source: IO[bytes] | bytes, target: IO[bytes] | None
+    ) -> tuple[Answer, bytes]:
         channel = self._socket
         if channel is None:
             raise ConnectionResetError("the inspector has been closed")
         loop = asyncio.get_running_loop()
+        text = msgspec.json.encode(question) + b"\n"
         if isinstance(source, bytes):
-            question = msgspec.json.encode(_Question(form_type, len(source))) + b"\n"
-            await loop.sock_sendall(channel, question)
+            await loop.sock_sendall(channel, text)
             await loop.sock_sendall(channel, source)
         elif sys.platform != "win32":
-            question = msgspec.json.encode(_Question(form_type)) + b"\n"
-            socket.send_fds(channel, [question], [source.fileno()])
-        answer = b""
-        while not answer.endswith(b"\n"):
-            data = await loop.sock_recv(channel, _MAX_ANSWER_BYTES)
-            if not data:
-                raise ConnectionResetError("the inspector has ended")
-            answer += data
-        return msgspec.json.decode(answer, type=_Answer)
+            files = [source.fileno()] if target is None else [source.fileno(), target.fileno()]
+            sent = socket.send_fds(channel, [text[:FIRST_QUESTION_BYTES]], files)
+            await loop.sock_sendall(channel, text[sent:])
+        return await _receive_answer(channel, has_data=target is None)
+
+
+async def _receive_answer(channel: socket.socket, *, has_data: bool) -> tuple[Answer, bytes]:
+    """Return an answer, and the new body if it follows."""
+    loop = asyncio.get_running_loop()
+
+    async def receive() -> bytes:
+        data = await loop.sock_recv(channel, _RECEIVE_BYTES)
+        if not data:
+            raise ConnectionResetError("the inspector has ended")
+        return data
+
+    text = await receive()
+    while b"\n" not in text:
+        text += await receive()
+    line, _, data = text.partition(b"\n")
+    answer = msgspec.json.decode(line, type=Answer)
+    if not has_data:
+        return answer, b""
+    pieces, missing_bytes = [data], answer.size_bytes - len(data)
+    while missing_bytes > 0:
+        pieces.append(await receive())
+        missing_bytes -= len(pieces[-1])
+    return answer, b"".join(pieces)
+
+
+def _question(
+    source: IO[bytes] | bytes, form_type: bytes | None, change: Change | None = None
+) -> Question:
+    form_type = form_type or b""
+    if len(form_type) > MAX_FORM_TYPE_BYTES:
+        raise BadRequestError("the multipart body's Content-Type is too long")
+    return Question(form_type, len(source) if isinstance(source, bytes) else 0, change)
+
+
+def _change_here(
+    source: IO[bytes] | bytes, question: Question, change: Change, target: IO[bytes] | None
+) -> Changed:
+    if target is not None:
+        peek, size_bytes = change_into_file(source, question.form_type, change, target)
+        return Changed(peek, size_bytes)
+    pieces: list[bytes] = []
+    peek, size_bytes = change_body(source, question.form_type, change, pieces.append)
+    return Changed(peek, size_bytes, b"".join(pieces))
 
 
 def _start_child() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "llama_router.proxy.inspector"],
+            [sys.executable, "-P", "-m", "llama_router.proxy.inspector_child"],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
     ours.setblocking(False)
     return child, ours
-
-
-def _peek_file(file: IO[bytes], form_type: bytes) -> Peek:
-    size_bytes = os.fstat(file.fileno()).st_size
-    if not form_type:
-        data = os.pread(file.fileno(), size_bytes, 0) if hasattr(os, "pread") else file.read()
-        file.seek(0)
-        return peek_json(data)
-    if not size_bytes:
-        return peek_multipart(b"", form_type)
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return peek_multipart(mapped, form_type)
-
-
-def _peek_here(source: IO[bytes] | bytes, form_type: bytes) -> Peek:
-    if isinstance(source, bytes):
-        return _peek_bytes(source, form_type)
-    return _peek_file(source, form_type)
-
-
-def _peek_bytes(data: bytes, form_type: bytes) -> Peek:
-    return peek_multipart(data, form_type) if form_type else peek_json(data)
-
-
-def _receive_rest(channel: socket.socket, data: bytes, size_bytes: int) -> bytes:
-    pieces, missing_bytes = [data], size_bytes - len(data)
-    while missing_bytes > 0:
-        piece = channel.recv(min(missing_bytes, _RECEIVE_BYTES))
-        if not piece:
-            raise ConnectionResetError("the router has gone")
-        pieces.append(piece)
-        missing_bytes -= len(piece)
-    return b"".join(pieces)
-
-
-if sys.platform != "win32":
-
-    def _serve(channel: socket.socket) -> None:
-        while True:
-            text, descriptors, _flags, _address = socket.recv_fds(channel, _MAX_QUESTION_BYTES, 1)
-            if not text:
-                return
-            line, _, data = text.partition(b"\n")
-            question = msgspec.json.decode(line, type=_Question)
-            try:
-                if descriptors:
-                    with os.fdopen(descriptors[0], "rb", buffering=0) as file:
-                        peek = _peek_file(file, question.form_type)
-                else:
-                    data = _receive_rest(channel, data, question.size_bytes)
-                    peek = _peek_bytes(data, question.form_type)
-                answer = _Answer(peek.model, peek.stream, peek.keep_alive_s)
-            except BadRequestError as error:
-                answer = _Answer(error=error.message, param=error.param)
-            channel.sendall(msgspec.json.encode(answer) + b"\n")
-
-    def _main() -> None:
-        # The form parser's opinion of what it gets is in the answers.
-        logging.disable()
-        with socket.socket(fileno=0) as channel, contextlib.suppress(KeyboardInterrupt, OSError):
-            _serve(channel)
-
-    if __name__ == "__main__":
-        _main()

@@ -15,6 +15,8 @@ MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 MAX_MULTIPART_BODY_BYTES = 1024 * 1024 * 1024
 # Orders to the router name a model and a few settings; its API shares the interpreter with streams.
 MAX_CONTROL_BODY_BYTES = 64 * 1024
+# A whole config to be checked: the longest file that is read (4 MiB), as a string of JSON.
+MAX_CONFIG_BODY_BYTES = 8 * 1024 * 1024
 # Beyond this a body waits on disk, not in memory.
 SPOOL_THRESHOLD_BYTES = 1024 * 1024
 # Read from or written to the disk at a time.
@@ -42,6 +44,8 @@ READ_BUFFER_BYTES = 64 * 1024
 # A chunk-size line or a trailer section longer than this is no honest peer's.
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 8 * 1024
+# Of each request's body, when prompts are kept in the history.
+MAX_PROMPT_BYTES = 64 * 1024
 # An engine's error answer that has to be turned into an event is read up to this.
 MAX_ERROR_BODY_BYTES = 64 * 1024
 # The end of an answer is looked through for its counts of tokens.
@@ -52,6 +56,8 @@ MAX_INTERIM_RESPONSES = 8
 # llama-server closes idle connections after 5 s; a connection is reused only well before that.
 POOL_IDLE_S = 4.0
 POOL_MAX_IDLE_COUNT = 256
+# Servers on the net keep idle connections for a minute or more; a new one costs round trips.
+REMOTE_POOL_IDLE_S = 30.0
 
 # Between two comments on a stream that waits for its engine: under the 30 s to 60 s after which
 # proxies and clients give up on a silent connection.

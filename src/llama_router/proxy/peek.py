@@ -9,10 +9,9 @@ could be a hidden duplicate.
 from typing import TYPE_CHECKING
 
 import msgspec
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from llama_router.proxy.errors import BadRequestError
+from llama_router.proxy.form import Part, Sink, walk_form
 from llama_router.proxy.keep_alive import read_keep_alive
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 # A model's id is a repository, a quantisation, at most a path.
 MAX_MODEL_NAME_BYTES = 1024
-# RFC 2046, section 5.1.1.
-_MAX_BOUNDARY_BYTES = 70
-_MULTIPART_FEED_BYTES = 256 * 1024
 
 
 class Peek(msgspec.Struct, frozen=True):
@@ -57,8 +53,6 @@ _PLAIN_MAX_BYTES = 16 * 1024
 _QUICK_JSON_BYTES = 256 * 1024
 _QUICK_MEMBER_COUNT = 2048
 QUICK_FORM_BYTES = 8 * 1024
-# Type and boundary fit in a tenth of it.
-MAX_FORM_TYPE_BYTES = 1024
 
 
 def is_quick_to_peek(body: bytes, form_type: bytes | None) -> bool:
@@ -94,16 +88,21 @@ def peek_json(body: bytes) -> Peek:
     return _peek_carefully(body)
 
 
-def _peek_carefully(body: bytes) -> Peek:
-    _check_utf8(body)
+def decode_members(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object, of repeated ones the last. Raises BadRequestError."""
     try:
-        members = _decode_members(body)
+        return _decode_members(body)
     except RecursionError:
         raise BadRequestError("the JSON body is nested too deeply") from None
     except msgspec.ValidationError:
         raise BadRequestError("the JSON body must be an object") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError(f"the body is not valid JSON: {error}") from None
+
+
+def _peek_carefully(body: bytes) -> Peek:
+    _check_utf8(body)
+    members = decode_members(body)
     _refuse_duplicates(body, members)
     model = _value(members, "model")
     stream = _value(members, "stream")
@@ -159,61 +158,24 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def is_multipart(content_type: bytes | None) -> bool:
-    """Tell whether a Content-Type says that the body is a form with parts."""
-    return content_type is not None and content_type[:19].lower() == b"multipart/form-data"
-
-
 def peek_multipart(body: "Buffer", content_type: bytes) -> Peek:
     """Read the fields ``model`` and ``stream`` of a multipart form.
 
     Raises BadRequestError when the form is malformed or has ``model`` twice or as a file.
     """
-    if len(content_type) > MAX_FORM_TYPE_BYTES:
-        raise BadRequestError("the multipart body's Content-Type is too long")
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
-    if not boundary or len(boundary) > _MAX_BOUNDARY_BYTES:
-        raise BadRequestError("the multipart body's Content-Type names no usable boundary")
     form = _FormPeek()
-    try:
-        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
-        # A mapped file cannot be closed while a view of it is open.
-        with memoryview(body) as view:
-            for start in range(0, len(view), _MULTIPART_FEED_BYTES):
-                parser.write(bytes(view[start : start + _MULTIPART_FEED_BYTES]))
-        parser.finalize()
-    except FormParserError as error:
-        raise BadRequestError(f"the multipart body is malformed: {error}") from None
-    if not form.ended:
-        raise BadRequestError("the multipart body has no end")
+    walk_form(body, content_type, form)
     return form.peek()
 
 
 class _FormPeek:
-    """Collects the fields of interest of a form while a parser walks through it."""
+    """Collects the fields of interest of a form."""
 
     def __init__(self) -> None:
-        self.ended = False
         self._models: list[bytes] = []
         self._streams: list[bytes] = []
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
         self._target: list[bytes] | None = None
         self._value = b""
-
-    def callbacks(self) -> dict[str, object]:
-        """Return what MultipartParser is to call."""
-        return {
-            "on_part_begin": self._on_part_begin,
-            "on_part_data": self._on_part_data,
-            "on_part_end": self._on_part_end,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_end": self._on_end,
-        }
 
     def peek(self) -> Peek:
         """Return what was found. Raises BadRequestError."""
@@ -228,43 +190,25 @@ class _FormPeek:
             raise BadRequestError("'model' is not valid UTF-8", param="model") from None
         return Peek(_checked_name(name), stream)
 
-    def _on_part_begin(self) -> None:
-        self._disposition = b""
+    def on_part(self, part: Part) -> Sink | None:
+        """Collect what is of interest."""
         self._target = None
         self._value = b""
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            if self._disposition:
-                raise BadRequestError("a part of the form has two Content-Disposition fields")
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _on_headers_finished(self) -> None:
-        options = parse_options_header(self._disposition)[1]
-        name = options.get(b"name")
-        if name == b"model":
-            if b"filename" in options:
+        if part.name == b"model":
+            if part.file_name is not None:
                 raise BadRequestError("'model' must be a field, not a file", param="model")
             self._target = self._models
-        elif name == b"stream":
+        elif part.name == b"stream":
             self._target = self._streams
+        return None if self._target is None else self._on_data
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._target is not None:
-            self._value += data[start:end]
-            if len(self._value) > MAX_MODEL_NAME_BYTES * 4:
-                raise BadRequestError("a field of the form is too long", param="model")
+    def _on_data(self, data: bytes) -> None:
+        self._value += data
+        if len(self._value) > MAX_MODEL_NAME_BYTES * 4:
+            raise BadRequestError("a field of the form is too long", param="model")
 
-    def _on_part_end(self) -> None:
+    def on_part_end(self) -> None:
+        """The value is whole."""
         if self._target is not None:
             self._target.append(self._value)
-
-    def _on_end(self) -> None:
-        self.ended = True
+            self._target = None

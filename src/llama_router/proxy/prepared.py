@@ -12,8 +12,21 @@ from typing import Generic, TypeVar
 import msgspec
 
 from llama_router.proxy.caller import Caller
-from llama_router.proxy.errors import ContentEncodingError, ExpectationError, MalformedRequestError
-from llama_router.proxy.forward import request_fields, response_fields
+from llama_router.proxy.errors import (
+    ContentEncodingError,
+    ExpectationError,
+    MalformedRequestError,
+    PeerLoopError,
+)
+from llama_router.proxy.form import is_multipart
+from llama_router.proxy.forward import (
+    came_through,
+    control_fields,
+    foreign_fields,
+    request_fields,
+    response_fields,
+    via_line,
+)
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.head import (
     RequestHead,
@@ -21,12 +34,13 @@ from llama_router.proxy.head import (
     parse_request_head,
     parse_response_head,
 )
+from llama_router.proxy.key_limits import KeyLimits, KeyUse
 from llama_router.proxy.limits import (
+    MAX_CONFIG_BODY_BYTES,
     MAX_CONTROL_BODY_BYTES,
     MAX_JSON_BODY_BYTES,
     MAX_MULTIPART_BODY_BYTES,
 )
-from llama_router.proxy.peek import is_multipart
 from llama_router.proxy.routes import UPSTREAM_PREFIX, Route, RouteKind, classify, takes_slot
 
 # Heads of ordinary clients are some hundred bytes; longer ones are not worth the memory.
@@ -36,6 +50,8 @@ _MAX_CACHED_COUNT = 256
 _LENGTH_FIELD = b"\r\nContent-Length: "
 _LOWER_LENGTH_FIELD = b"\r\ncontent-length: "
 _MAX_LENGTH_DIGITS = 15
+# The one order to the router that is as long as a file.
+_CONFIG_CHECK = b"/admin/config/validate"
 
 _T = TypeVar("_T")
 _Key = bytes | tuple[bytes, bytes, bytes]
@@ -81,7 +97,9 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     ``form_type`` is the Content-Type if the body is a multipart form. ``takes_slot`` and
     ``path_text`` hold unless the engine gets to see another path than the head's.
     ``line`` and ``fields`` are for the engine: between them go the fields of the upstream, behind
-    them the body's length.
+    them the body's length. In the place of ``fields`` a server on another machine gets
+    ``foreign_fields``; the control plane gets ``control_fields``, too. ``use`` counts what the
+    caller's key asks for, if that is limited.
     """
 
     head: RequestHead
@@ -95,26 +113,31 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     caller: Caller
     takes_slot: bool
     path_text: str
+    foreign_fields: bytes
+    control_fields: bytes
+    use: KeyUse | None
 
 
-def request_head(prepared: PreparedRequest, path: bytes, extra: bytes, size_bytes: int) -> bytes:
-    """Return the head that an engine gets: ``extra`` are the fields of its upstream."""
-    line = prepared.line
-    head = prepared.head
-    if path is not head.path:
-        target = b"%b?%b" % (path, head.query) if head.query else path
-        line = b"%b %b HTTP/1.1\r\n" % (head.method, target)
-    length = b"content-length: %d\r\n\r\n" % size_bytes if prepared.has_body else b"\r\n"
-    return b"".join((line, extra, prepared.fields, length))
+def request_cache(
+    guard: Guard, limits: KeyLimits | None = None, own_name: bytes = b"llama-router"
+) -> HeadCache[PreparedRequest]:
+    """Return a cache for what clients send; ``prepare`` raises kinds of RequestError.
 
-
-def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
-    """Return a cache for what clients send; ``prepare`` raises kinds of RequestError."""
+    ``own_name`` is no other router's: what comes with it has been here before.
+    """
+    limits = limits or KeyLimits()
 
     def prepare(data: bytes) -> PreparedRequest:
         head = parse_request_head(data)
         guard.check(head)
+        if came_through(head, own_name):
+            raise PeerLoopError(
+                "this request has come back here through a peer: the router that it leads to has"
+                " this one for the model's peer"
+            )
         route = classify(head.method, head.path, head.query)
+        if route.kind is not RouteKind.CONTROL:
+            guard.check_inference(head)
         if route.kind is RouteKind.NAMED and route.may_load:
             guard.check_start(head)
         _check_content_fields(head)
@@ -122,6 +145,7 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
             raise ExpectationError("the only expectation met is '100-continue'")
         content_type = head.get(b"content-type")
         form_type = content_type if is_multipart(content_type) else None
+        caller = guard.caller_of(head)
         return PreparedRequest(
             head=head,
             route=route,
@@ -134,18 +158,21 @@ def request_cache(guard: Guard) -> HeadCache[PreparedRequest]:
             has_body=head.chunked or head.content_length is not None,
             expects_continue=bool(head.expect) and not head.http_1_0,
             form_type=form_type,
-            body_limit_bytes=_body_limit_bytes(route, form_type),
-            caller=guard.caller_of(head),
+            body_limit_bytes=_body_limit_bytes(route, head.path, form_type),
+            caller=caller,
             takes_slot=takes_slot(head.method, head.path),
             path_text=head.path.decode("latin-1"),
+            foreign_fields=foreign_fields(head) + via_line(own_name),
+            control_fields=control_fields(caller.key, guard.scopes_of(head)),
+            use=limits.use_of(caller),
         )
 
     return HeadCache(prepare)
 
 
-def _body_limit_bytes(route: Route, form_type: bytes | None) -> int:
+def _body_limit_bytes(route: Route, path: bytes, form_type: bytes | None) -> int:
     if route.kind is RouteKind.CONTROL:
-        return MAX_CONTROL_BODY_BYTES
+        return MAX_CONFIG_BODY_BYTES if path == _CONFIG_CHECK else MAX_CONTROL_BODY_BYTES
     return MAX_MULTIPART_BODY_BYTES if form_type else MAX_JSON_BODY_BYTES
 
 

@@ -72,6 +72,10 @@ class RouteKind(Enum):
     NAMED = "named"
 
 
+# Looking a member up by name costs many times the comparison, and each request does it.
+CONTROL, BODY_MODEL, BODY_MODEL_OR_ROOT, ROOT, NAMED = RouteKind
+
+
 class Route(msgspec.Struct, frozen=True):
     """Where to. ``prefix`` is decoded text that begins with a model's id, for NAMED by path."""
 
@@ -82,9 +86,9 @@ class Route(msgspec.Struct, frozen=True):
     may_load: bool = True
 
 
-_CONTROL = Route(RouteKind.CONTROL)
-_BODY_MODEL = Route(RouteKind.BODY_MODEL)
-_BODY_MODEL_OR_ROOT = Route(RouteKind.BODY_MODEL_OR_ROOT)
+_TO_CONTROL = Route(CONTROL)
+_BY_BODY = Route(BODY_MODEL)
+_BY_BODY_OR_ROOT = Route(BODY_MODEL_OR_ROOT)
 _READS = (b"GET", b"HEAD")
 # A browser sends OPTIONS for any page that asks it to (a CORS preflight).
 _SAFE = (*_READS, b"OPTIONS")
@@ -94,21 +98,21 @@ def classify(method: bytes, path: bytes, query: bytes) -> Route:
     """Return the route of a request. ``path`` is still percent-encoded."""
     if method == b"POST":
         if path.startswith(b"/v1/"):
-            return _BODY_MODEL
+            return _BY_BODY
         if path in UNVERSIONED_POSTS:
-            return _BODY_MODEL_OR_ROOT
+            return _BY_BODY_OR_ROOT
     if path.startswith(UPSTREAM_PREFIX):
         prefix = _decode(path[len(UPSTREAM_PREFIX) :])
         if not prefix:
-            return _CONTROL
+            return _TO_CONTROL
         return Route(
-            RouteKind.NAMED,
+            NAMED,
             prefix=prefix,
             may_load=method not in _SAFE or _wants_autoload(query),
         )
     if method in _READS:
         return _classify_read(path, query)
-    return _CONTROL
+    return _TO_CONTROL
 
 
 def takes_slot(method: bytes, path: bytes) -> bool:
@@ -124,15 +128,15 @@ def _classify_read(path: bytes, query: bytes) -> Route:
         arguments = parse_query(query)
         may_load = arguments.get("autoload") in ("true", "1")
         if "model" in arguments:
-            return Route(RouteKind.NAMED, model=arguments["model"], may_load=may_load)
+            return Route(NAMED, model=arguments["model"], may_load=may_load)
         if path == b"/props" and "autoload" in arguments:
             # llama-server's router mode answers this for itself; its web UI asks so.
-            return _CONTROL
-        return Route(RouteKind.ROOT, may_load=False)
+            return _TO_CONTROL
+        return Route(ROOT, may_load=False)
     decoded = _decode(path)
     if decoded.endswith(PER_MODEL_TAILS) and decoded[1:].split("/", 1)[0] not in RESERVED_SEGMENTS:
-        return Route(RouteKind.NAMED, prefix=decoded[1:], may_load=_wants_autoload(query))
-    return _CONTROL
+        return Route(NAMED, prefix=decoded[1:], may_load=_wants_autoload(query))
+    return _TO_CONTROL
 
 
 def _wants_autoload(query: bytes) -> bool:

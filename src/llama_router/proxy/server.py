@@ -3,25 +3,43 @@
 import asyncio
 import contextlib
 import logging
+import re
+import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 from llama_router.proxy.body import BodyBudget
 from llama_router.proxy.client_connection import ClientConnection
-from llama_router.proxy.gate import Gate
+from llama_router.proxy.gate import Gate, Timeouts
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.inspector import BodyInspector
+from llama_router.proxy.key_limits import KeyLimits
 from llama_router.proxy.limits import SWEEP_S, SWEEP_SLICE_COUNT
 from llama_router.proxy.prepared import request_cache
 
 _log = logging.getLogger(__name__)
 # What the kernel holds while the loop is busy or accepting is paused.
 _BACKLOG = 1024
+_NAME_BYTES = 8
 
 
 class BindError(OSError):
     """The public address cannot be listened on."""
+
+
+class PlaneSettings(TypedDict, total=False):
+    """What of the config every connection goes by; see Services."""
+
+    notify_model_swap: bool
+    read_timeout_s: float
+    first_byte_timeout_s: float
+    max_keep_alive_s: float | None
+    client_stall_timeout_s: float
+    abort_on_half_close: bool
+    history_prompts: bool
+    upstream_ignore_paths: Sequence[str]
 
 
 class Services:
@@ -29,7 +47,9 @@ class Services:
 
     Times in seconds. ``first_byte_timeout_s``: until an answer begins; 0: an engine may take its
     time. ``max_keep_alive_s``: the most that a request may keep its model loaded for; None: as long
-    as it says, 0: it has no say. ``closing`` makes every answer its connection's last.
+    as it says, 0: it has no say. ``history_prompts``: what was asked goes into the history.
+    ``upstream_ignore_paths``: patterns of paths below /upstream that never load their model.
+    ``closing`` makes every answer its connection's last.
     """
 
     def __init__(
@@ -37,26 +57,13 @@ class Services:
         *,
         gate: Gate,
         guard: Guard,
-        notify_model_swap: bool = False,
-        read_timeout_s: float = 600.0,
-        first_byte_timeout_s: float = 0.0,
-        max_keep_alive_s: float | None = None,
-        client_stall_timeout_s: float = 120.0,
-        abort_on_half_close: bool = True,
         max_connection_count: int = 1000,
+        **settings: Unpack[PlaneSettings],
     ) -> None:
         self.gate = gate
-        self.guard = guard
-        self.notify_model_swap = notify_model_swap
-        self.read_timeout_s = read_timeout_s
-        self.first_byte_timeout_s = first_byte_timeout_s
-        self.max_keep_alive_s = max_keep_alive_s
-        self.client_stall_timeout_s = client_stall_timeout_s
-        self.abort_on_half_close = abort_on_half_close
         self.max_connection_count = max_connection_count
         self.budget = BodyBudget()
         self.inspector = BodyInspector()
-        self.requests = request_cache(guard)
         self.logs_every_request = _log.isEnabledFor(logging.DEBUG)
         self.connections: dict[ClientConnection, None] = {}
         self.closing = False
@@ -64,6 +71,57 @@ class Services:
         self.room.set()
         # Set whenever a connection has ended.
         self.left = asyncio.Event()
+        self._key_limits = KeyLimits()
+        # By which peers, and their peers, know that a request has come from here.
+        self._own_name = b"llama-router-" + secrets.token_hex(_NAME_BYTES).encode()
+        # Names of keys that requests have come with.
+        self.used_keys: set[str] = set()
+        self.reconfigure(guard=guard, **settings)
+
+    def reconfigure(
+        self,
+        *,
+        guard: Guard,
+        notify_model_swap: bool = False,
+        read_timeout_s: float = 600.0,
+        first_byte_timeout_s: float = 0.0,
+        max_keep_alive_s: float | None = None,
+        client_stall_timeout_s: float = 120.0,
+        abort_on_half_close: bool = True,
+        history_prompts: bool = False,
+        upstream_ignore_paths: Sequence[str] = (),
+    ) -> None:
+        """Let these settings, all of them, hold from now on.
+
+        Requests under way go on; of connections that are open already, the next request is held
+        to the new keys.
+        """
+        self.guard = guard
+        self.notify_model_swap = notify_model_swap
+        self.read_timeout_s = read_timeout_s
+        self.first_byte_timeout_s = first_byte_timeout_s
+        self.max_keep_alive_s = max_keep_alive_s
+        self.client_stall_timeout_s = client_stall_timeout_s
+        self.abort_on_half_close = abort_on_half_close
+        self.history_prompts = history_prompts
+        self.upstream_ignore_paths = [re.compile(pattern) for pattern in upstream_ignore_paths]
+        self._key_limits.replace(guard.callers)
+        self.requests = request_cache(guard, self._key_limits, self._own_name)
+
+    def take_used_keys(self) -> set[str]:
+        """Return the names of the keys that requests have come with since the last call."""
+        used, self.used_keys = self.used_keys, set()
+        return used
+
+    def patience(self, own: Timeouts | None) -> tuple[float, float]:
+        """Return the read and first-byte timeouts where a model has these of its own."""
+        read_s, first_byte_s = self.read_timeout_s, self.first_byte_timeout_s
+        if own is None:
+            return read_s, first_byte_s
+        return (
+            read_s if own.read_s is None else own.read_s,
+            first_byte_s if own.first_byte_s is None else own.first_byte_s,
+        )
 
     def connection_closed(self, connection: ClientConnection) -> None:
         """Forget a connection, and let accepting go on if it was paused."""

@@ -10,13 +10,19 @@ from time import monotonic
 
 from llama_router.proxy.engine_connection import EngineConnection
 from llama_router.proxy.limits import POOL_IDLE_S, POOL_MAX_IDLE_COUNT
+from llama_router.proxy.tls import Tls
+
+_HTTP_PORT = 80
+_HTTPS_PORT = 443
 
 
 class Upstream:
     """One address that answers requests, and the connections to it.
 
     ``ready`` holds back the first connections until the address can be expected to answer.
-    ``extra_head`` is added to every request's head.
+    ``extra_head`` is added to every request's head, ``path_prefix`` stands before its path.
+    ``tls`` encrypts the connections and checks who answers. ``is_remote``: it is somebody else's
+    server, which sees no key of a client. ``label`` is how errors call whoever answers.
     """
 
     def __init__(
@@ -28,6 +34,11 @@ class Upstream:
         connect_timeout_s: float,
         extra_head: bytes = b"",
         ready: asyncio.Event | None = None,
+        tls: Tls | None = None,
+        path_prefix: bytes = b"",
+        is_remote: bool = False,
+        label: str = "the engine",
+        idle_s: float = POOL_IDLE_S,
     ) -> None:
         self._host = host
         self._port = port
@@ -37,7 +48,12 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._idle: list[EngineConnection] = []
         self._closed = False
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if port else "localhost"
+        self._tls = tls
+        self._idle_s = idle_s
+        self.path_prefix = path_prefix
+        self.is_remote = is_remote
+        self.label = label
+        authority = _authority(host, port, is_tls=tls is not None)
         self.head_fields = b"host: " + authority.encode() + b"\r\n" + extra_head
 
     def __repr__(self) -> str:
@@ -56,7 +72,7 @@ class Upstream:
         while self._idle:
             connection = self._idle.pop()
             if (
-                now - connection.idle_since_s < POOL_IDLE_S
+                now - connection.idle_since_s < self._idle_s
                 and not connection.transport.is_closing()
             ):
                 connection.reused = True
@@ -74,8 +90,9 @@ class Upstream:
                     lambda: EngineConnection(self), self._unix_path
                 )
             else:
+                context = await self._tls.context() if self._tls is not None else None
                 _, connection = await self._loop.create_connection(
-                    lambda: EngineConnection(self), self._host, self._port
+                    lambda: EngineConnection(self), self._host, self._port, ssl=context
                 )
         return connection
 
@@ -99,7 +116,7 @@ class Upstream:
 
     def prune(self) -> None:
         """Close what has been idle for too long to be reused."""
-        oldest_s = monotonic() - POOL_IDLE_S
+        oldest_s = monotonic() - self._idle_s
         stale = [one for one in self._idle if one.idle_since_s < oldest_s]
         for connection in stale:
             self.discard(connection)
@@ -110,3 +127,11 @@ class Upstream:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.transport.abort()
+
+
+def _authority(host: str, port: int, *, is_tls: bool) -> str:
+    """Return what Host says: without the port where that goes without saying (RFC 9110, 7.2)."""
+    if not port:
+        return "localhost"
+    name = f"[{host}]" if ":" in host else host
+    return name if port == (_HTTPS_PORT if is_tls else _HTTP_PORT) else f"{name}:{port}"

@@ -4,12 +4,12 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llama_router import __version__
+from llama_router.config.problems import ConfigError
 from llama_router.config.schema import Config, RouterSettings
 from llama_router.control.secret import SECRET_HEADER
 from llama_router.control.thread import ControlThread
@@ -17,23 +17,29 @@ from llama_router.core.events import ShutdownForced, ShutdownRequested
 from llama_router.core.machine import Core
 from llama_router.core.policies.arrival import ArrivalOrder
 from llama_router.core.policies.benefit import BenefitOrder
-from llama_router.core.settings import CoreSettings
 from llama_router.engines.kinds import find_llama_server
 from llama_router.engines.logs import LogStore
 from llama_router.proxy.errors import ModelNotFoundError, RequestError
-from llama_router.proxy.guard import Guard
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.proxy.upstream import Upstream
-from llama_router.runtime import descriptors
+from llama_router.runtime import descriptors, signals
 from llama_router.runtime import machine as machines
+from llama_router.runtime.applying import core_settings
 from llama_router.runtime.appraisal import Appraiser
 from llama_router.runtime.bridge import Bridge
+from llama_router.runtime.config_file import ConfigSource, FixedConfig, ReadError, Reading
 from llama_router.runtime.desk import Desk
 from llama_router.runtime.engine_room import EngineRoom
+from llama_router.runtime.foresight import Foresight
+from llama_router.runtime.keys import Keys
 from llama_router.runtime.machine import Machine
 from llama_router.runtime.memory import Memory
-from llama_router.runtime.roster import Roster, device_bytes, take_stock
+from llama_router.runtime.own_secrets import engine_base_environment
+from llama_router.runtime.plane import guard_of, plane_settings
+from llama_router.runtime.roster import Roster
+from llama_router.runtime.upkeep import Upkeep
 from llama_router.store import STORE_FILE_NAME
+from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyFileError
 from llama_router.store.store import Store, StoreError
 
 _log = logging.getLogger(__name__)
@@ -71,17 +77,30 @@ class Router:
         env: Mapping[str, str] | None = None,
         home: Path | None = None,
         router_executable: Path | None = None,
-        take_stock: Callable[[Config, Mapping[str, str], Path], Roster] = take_stock,
+        source: ConfigSource | None = None,
+        reading: Reading | None = None,
+        import_dirs: Sequence[Path] = (),
+        has_caches: bool = True,
     ) -> None:
+        """``source`` is where the config is from, ``reading`` what it said; absent: nowhere.
+
+        The models below ``import_dirs`` become entries of the config. Without ``has_caches``
+        models are looked for in the config's own folders only.
+        """
         self.config = config
+        self._source = source or FixedConfig(config)
+        self._reading = reading or Reading(config)
         self._state_dir = state_dir
         self._env = dict(os.environ if env is None else env)
         self._home = Path.home() if home is None else home
         self._executable = router_executable or Path(sys.argv[0]).absolute()
-        self._take_stock = take_stock
+        self._import_dirs = import_dirs
+        self._has_caches = has_caches
         self._end_requested = asyncio.Event()
         self._signal_count = 0
         self._is_up = False
+        # A SIGHUP came during the start.
+        self._is_reload_due = False
         self._flushing: asyncio.Task[None] | None = None
         self.found_llama_server: Path | None = None
         self.roster: Roster
@@ -93,6 +112,7 @@ class Router:
         self._memory: Memory | None = None
         self._opening: asyncio.Task[Store | None] | None = None
         self._preloading: list[asyncio.Task[None]] = []
+        self._upkeep: Upkeep | None = None
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -112,6 +132,8 @@ class Router:
             if starting.done():
                 await starting
                 self._is_up = True
+                if self._is_reload_due:
+                    self._request_reload()
         finally:
             starting.cancel()
             ending.cancel()
@@ -124,36 +146,43 @@ class Router:
         settings = self.config.router
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.set_threshold(*_GC_THRESHOLDS)
-        limit_count = descriptors.raise_limit()
-        guard = Guard(
-            api_keys=settings.api_keys,
-            admin_token=settings.admin_token,
-            allowed_hosts=settings.allowed_hosts,
-        )
+        self._limit_count = descriptors.raise_limit()
         # The address comes first: a second router must find out before it starts anything.
         control_ready = asyncio.Event()
         loop = asyncio.get_running_loop()
         self.desk = desk = Desk()
+        self._keys = keys = await self._open_keys(settings)
+        self._upkeep = upkeep = Upkeep(
+            source=self._source,
+            reading=self._reading,
+            desk=desk,
+            keys=keys,
+            state_dir=self._state_dir,
+            env=self._env,
+            home=self._home,
+            has_caches=self._has_caches,
+        )
         self.services = services = Services(
             gate=desk,
-            guard=guard,
-            notify_model_swap=settings.notify_model_swap,
-            read_timeout_s=settings.read_timeout_s,
-            first_byte_timeout_s=settings.first_byte_timeout_s,
-            max_keep_alive_s=settings.max_keep_alive_s,
-            client_stall_timeout_s=settings.client_stall_timeout_s,
-            abort_on_half_close=settings.half_close == "abort",
-            max_connection_count=descriptors.client_count(limit_count, settings.max_connections),
+            guard=guard_of(settings, keys.rules()),
+            max_connection_count=descriptors.client_count(
+                self._limit_count, settings.max_connections
+            ),
+            **plane_settings(settings),
         )
         self._server = server = ProxyServer(services)
         server.bind(settings.host, settings.port)
         logs = LogStore()
         bridge = Bridge(desk, logs, services, server)
+        bridge.patterns_of = keys.patterns_of
+        bridge.problem_of_config = upkeep.config_problem
+        keys.watch(services)
         try:
             self._control = control = ControlThread(
                 bridge,
                 version=__version__,
                 on_ready=lambda: loop.call_soon_threadsafe(control_ready.set),
+                **upkeep.facades,
             )
         except OSError as error:
             raise StartError(f"no place for the control plane's socket: {error}") from None
@@ -166,26 +195,29 @@ class Router:
             ready=control_ready,
         )
         control.start()
-        room = await self._bring_up_engines(bridge, logs)
+        room = await self._bring_up_engines(bridge, logs, upkeep)
         server.add_sweeper(room.prune)
+        server.add_sweeper(upkeep.peers.prune)
+        await self._import(upkeep)
         await self._load_startup_model()
         if self._memory is not None:
             _log.info("%s", self._memory.in_words())
         gc.collect()
         gc.freeze()
         server.start()
+        await upkeep.start()
         self._preloading = [
             loop.create_task(self._preload(name), name=f"preload-{name}")
             for name in settings.preload
         ]
 
-    async def _bring_up_engines(self, bridge: Bridge, logs: LogStore) -> EngineRoom:
+    async def _bring_up_engines(self, bridge: Bridge, logs: LogStore, upkeep: Upkeep) -> EngineRoom:
         """Make everything that engines need, and the core that decides about them."""
         settings, desk = self.config.router, self.desk
         self.found_llama_server = await asyncio.to_thread(
             find_llama_server, self._executable, search_path=self._env.get("PATH")
         )
-        self.roster, store = await self._look_around()
+        self.roster, store = await self._look_around(upkeep)
         bridge.store = store if settings.history else None
         self._room = room = EngineRoom(
             roster=self.roster,
@@ -193,7 +225,7 @@ class Router:
             state_dir=self._state_dir,
             base_port=settings.base_port,
             connect_timeout_s=settings.connection_timeout_s,
-            env=self._env,
+            env=self._inherited(),
             found_llama_server=self.found_llama_server,
             post=desk.post,
         )
@@ -224,24 +256,63 @@ class Router:
         core = Core(
             await memory.appraise(),
             policy=BenefitOrder() if settings.policy == "benefit" else ArrivalOrder(is_strict=True),
-            settings=core_settings(settings, memory.budgets),
+            settings=core_settings(self.config, self.roster, memory.budgets),
         )
-        desk.open(core, self.roster, room)
+        upkeep.peers.follow(self.config)
+        desk.open(core, self.roster, room, upkeep.peers)
         memory.open(core)
+        desk.foresight = Foresight(memory.unknown, memory.know, desk.post)
+        upkeep.open(memory, self.roster, [self._reconfigure])
         if settings.history and store is not None:
             desk.record = store.add_request
         return room
 
-    async def _look_around(self) -> tuple[Roster, Store | None]:
+    async def _look_around(self, upkeep: Upkeep) -> tuple[Roster, Store | None]:
         """Find the models, and what an earlier router has remembered."""
         # Closed at the end even if the start does not come to its own.
         self._opening = asyncio.create_task(
             asyncio.to_thread(_open_store, self._state_dir), name="open store"
         )
-        return await asyncio.gather(
-            asyncio.to_thread(self._take_stock, self.config, self._env, self._home),
-            asyncio.shield(self._opening),
+        return await asyncio.gather(upkeep.take_stock(self.config), asyncio.shield(self._opening))
+
+    def _reconfigure(self, config: Config) -> None:
+        """Follow what of the router's settings can change while it runs."""
+        self.config, settings = config, config.router
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self.services.max_connection_count = descriptors.client_count(
+            self._limit_count, settings.max_connections
         )
+        self._keys.configure(settings)
+        if self._room is not None:
+            self._room.inherit(self._inherited())
+        self._apply_keys()
+
+    def _inherited(self) -> dict[str, str]:
+        """Return what of the environment engines get: no secret of the config or the key file."""
+        digests = frozenset(rule.digest for rule in self._keys.rules())
+        return engine_base_environment(self._env, self.config, digests)
+
+    async def _open_keys(self, settings: RouterSettings) -> Keys:
+        try:
+            file = await asyncio.to_thread(KeyFile, self._state_dir / KEYS_FILE_NAME)
+        except KeyFileError as error:
+            raise StartError(str(error)) from None
+        return Keys(file, settings, self._apply_keys)
+
+    def _apply_keys(self) -> None:
+        """Let the keys, and with them the settings, hold that there are by now."""
+        settings = self.config.router
+        guard = guard_of(settings, self._keys.rules())
+        self.services.reconfigure(guard=guard, **plane_settings(settings))
+
+    async def _import(self, upkeep: Upkeep) -> None:
+        for folder in self._import_dirs:
+            try:
+                report = await upkeep.changes.import_dir(str(folder))
+            except (ConfigError, ReadError) as error:
+                raise StartError(f"--import-dir: {error}") from None
+            for warning in report.warnings:
+                _log.warning("%s: %s", folder, warning)
 
     async def _preload(self, name: str) -> None:
         """Load a model for those who will come; whatever goes wrong, the router serves."""
@@ -290,6 +361,8 @@ class Router:
         """Serve until the end is requested, then drain, stop every engine and send what is left."""
         loop = asyncio.get_running_loop()
         await self._end_requested.wait()
+        if self._upkeep is not None:
+            self._upkeep.changes.stop()
         if self._server is not None:
             await self._server.stop_accepting()
         deadline_s = self.config.router.shutdown_deadline_s
@@ -297,6 +370,8 @@ class Router:
         self.desk.post(ShutdownRequested(deadline_s))
         try:
             async with asyncio.timeout(deadline_s + _REAP_TIMEOUT_S):
+                if self._upkeep is not None:
+                    await self._upkeep.peers.drain(deadline_s)
                 await self.desk.shut_down.wait()
         except TimeoutError:
             _log.error("engines are still there though they were killed; leaving them behind")
@@ -314,6 +389,10 @@ class Router:
         """Take down whatever is up. Idempotent."""
         for task in self._preloading:
             task.cancel()
+        if self._upkeep is not None:
+            await self._upkeep.close()
+            await self._keys.close()
+            self._upkeep = None
         if self._memory is not None:
             self._memory.close()
             self._memory = None
@@ -322,6 +401,13 @@ class Router:
         if self._room is not None:
             await self._room.close()
             self._room = None
+        await self._close_planes()
+        if self._opening is not None:
+            store, self._opening = await self._opening, None
+            if store is not None:
+                await asyncio.to_thread(store.close)
+
+    async def _close_planes(self) -> None:
         if self._server is not None:
             await self._server.close()
             self._server = None
@@ -330,40 +416,19 @@ class Router:
                 self.desk.control.close()
             await asyncio.to_thread(self._control.close)
             self._control = None
-        if self._opening is not None:
-            store, self._opening = await self._opening, None
-            if store is not None:
-                await asyncio.to_thread(store.close)
 
     def install_signal_handlers(self) -> None:
-        """End on SIGINT and SIGTERM, and on SIGHUP as a closed terminal sends it.
+        """End on SIGINT, SIGTERM and a closed terminal; reload on any other SIGHUP."""
+        signals.install(end=self.request_end, reload=self._request_reload)
 
-        Not on SIGHUP when whoever started the router has switched that off, as nohup does.
-        """
-        loop = asyncio.get_running_loop()
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
-            if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            try:
-                loop.add_signal_handler(number, self.request_end)
-            except NotImplementedError:
-                # Windows: handlers run on the main thread between bytecodes.
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.request_end))
-
-
-def core_settings(settings: RouterSettings, budgets: Mapping[str, int]) -> CoreSettings:
-    """Return what the config says to the core."""
-    return CoreSettings(
-        budgets=device_bytes(budgets),
-        max_loaded=settings.max_loaded,
-        max_wait_s=settings.max_wait_s,
-        min_residency_s=settings.min_residency_s,
-        max_waiting=settings.max_waiting,
-        max_queue_s=settings.max_queue_s,
-    )
+    def _request_reload(self) -> None:
+        if self._end_requested.is_set():
+            return
+        if self._upkeep is not None and self._is_up:
+            self._upkeep.changes.reload_soon("SIGHUP")
+        else:
+            _log.info("SIGHUP: the config is read again once the router has started")
+            self._is_reload_due = True
 
 
 def _open_store(folder: Path) -> Store | None:

@@ -15,6 +15,7 @@ from llama_router.catalog.footprint import Footprint, Need
 from llama_router.catalog.footprint_arguments import ArgumentsError, parse_arguments
 from llama_router.catalog.footprint_placement import Gpu
 from llama_router.catalog.gguf_reader import GgufError
+from llama_router.catalog.model import ModelSource
 from llama_router.engines import devices
 from llama_router.engines.devices import CPU, Device
 from llama_router.engines.kinds import CommandError, build_launch, kind_of
@@ -29,6 +30,10 @@ from llama_router.store.records import FootprintKey
 
 _log = logging.getLogger(__name__)
 
+# Looking at a model costs a few milliseconds of a thread, and of thousands few are ever wanted.
+MAX_UNASKED_COUNT = 300
+# The core weighs everything anew when a figure changes: not for less than this.
+_TELLING_SHARE = 0.02
 _LIST_TIMEOUT_S = 5.0
 # Stand in a command for what differs from start to start; no model depends on them.
 _HOST, _PORT = "127.0.0.1", 65535
@@ -98,6 +103,36 @@ def with_seen(
     return msgspec.structs.replace(figure, seen=seen, memory=greater(memory, figure.floor))
 
 
+def is_telling(old: Mapping[str, int], new: Mapping[str, int]) -> bool:
+    """Return whether the core should hear of a new figure."""
+    return any(
+        abs(new.get(device, 0) - old.get(device, 0)) > old.get(device, 0) * _TELLING_SHARE
+        for device in {**old, **new}
+    )
+
+
+def in_words(memory: Mapping[str, int]) -> str:
+    """Say amounts by device to people."""
+    return ", ".join(
+        f"{size / 2**20:.0f} MiB of {'RAM' if device == CPU else device}"
+        for device, size in memory.items()
+    )
+
+
+def choose_unasked(models: list[RosterModel]) -> list[RosterModel]:
+    """Choose those to look at before anybody asks for them.
+
+    Of many, those come first that have a place in the config of their own.
+    """
+    if len(models) <= MAX_UNASKED_COUNT:
+        return models
+    return sorted(models, key=lambda model: not _is_special(model))[:MAX_UNASKED_COUNT]
+
+
+def _is_special(model: RosterModel) -> bool:
+    return model.found.source is ModelSource.CONFIG or model.entry.pinned
+
+
 class Appraiser:
     """Knows the machine and what was measured before; for one thread at a time."""
 
@@ -151,7 +186,7 @@ class Appraiser:
         return with_seen(figure, seen, budgets, self._machine.measurable)
 
     def _configured(self, model: RosterModel) -> dict[str, int]:
-        said = model.entry.memory if model.entry is not None else None
+        said = model.entry.memory
         if said is None:
             return {}
         if isinstance(said, dict):

@@ -13,18 +13,27 @@ from llama_router.control.facade import (
     ControlError,
     DeviceInfo,
     Follower,
+    ListedModel,
     ModelInfo,
     PlanInfo,
     RouterInfo,
     VictimInfo,
 )
-from llama_router.core.events import DeviceBytes
-from llama_router.core.states import PUBLIC_NAMES, State
 from llama_router.engines.logs import LogStore
-from llama_router.proxy.errors import RequestError
+from llama_router.proxy.errors import ForbiddenError, ModelNotFoundError
 from llama_router.proxy.server import ProxyServer, Services
+from llama_router.runtime.bridge_ask import ask
+from llama_router.runtime.bridge_events import EventLines
+from llama_router.runtime.bridge_models import (
+    by_device,
+    describe,
+    listed_model,
+    may_use,
+    open_aliases,
+    other_names,
+)
 from llama_router.runtime.desk import Desk
-from llama_router.runtime.feed import EventsDropped, FeedEvent, FeedFollower, StateChanged
+from llama_router.runtime.names import ALIAS
 from llama_router.runtime.roster import RosterModel
 from llama_router.store.records import RequestRecord
 from llama_router.store.store import StoreError
@@ -32,8 +41,6 @@ from llama_router.store.store import StoreError
 _T = TypeVar("_T")
 # Described in one callback of the data plane's loop; one takes some 10 µs.
 _PORTION_COUNT = 100
-# States in which a process holds what is booked.
-_BOOKED_STATES = frozenset({"loading", "loaded", "unloading", "stuck"})
 
 
 class History(Protocol):
@@ -47,7 +54,8 @@ class Bridge:
     """Implements Facade. Made on the data plane's loop, used on the control plane's.
 
     ``store`` is None as long as there is no history; ``total_bytes`` is how much memory the devices
-    have that were found.
+    have that were found. ``patterns_of`` gives the models that a key is for, by its name.
+    ``problem_of_config`` is called on any thread.
     """
 
     def __init__(self, desk: Desk, logs: LogStore, services: Services, server: ProxyServer) -> None:
@@ -59,6 +67,8 @@ class Bridge:
         self._started_s = time.monotonic()
         self.store: History | None = None
         self.total_bytes: Mapping[str, int] = {}
+        self.patterns_of: Callable[[str], tuple[str, ...]] = lambda _key: ()
+        self.problem_of_config: Callable[[], str] = str
 
     async def models(self) -> list[ModelInfo]:
         """See Facade."""
@@ -67,6 +77,14 @@ class Bridge:
     async def model(self, name: str) -> ModelInfo:
         """See Facade."""
         return await self._ask(self._model(name))
+
+    async def listing(self, key: str) -> list[ListedModel]:
+        """See Facade."""
+        return await self._ask(self._listing(key))
+
+    async def listed(self, name: str, key: str) -> ListedModel:
+        """See Facade."""
+        return await self._ask(self._listed(name, key))
 
     async def load(self, name: str) -> ModelInfo:
         """See Facade."""
@@ -96,9 +114,19 @@ class Bridge:
         except StoreError as error:
             raise ControlError(500, "internal_error", str(error)) from None
 
-    def follow_events(self, model: str | None, wake: Callable[[], object]) -> Follower:
+    def follow_events(
+        self, model: str | None, wake: Callable[[], object], kinds: frozenset[str]
+    ) -> Follower:
         """See Facade."""
-        return _EventLines(self._desk.feed.subscribe(wake), model)
+        return EventLines(self._desk.feed, self._logs, model, wake, kinds)
+
+    def config_problem(self) -> str:
+        """See Facade."""
+        return self.problem_of_config()
+
+    async def whose_log(self, name: str | None, key: str) -> str | None:
+        """See Facade."""
+        return await self._ask(self._whose_log(name, key))
 
     def log_text(self, model: str | None) -> str:
         """See Facade."""
@@ -109,11 +137,7 @@ class Bridge:
         return self._logs.subscribe(model, wake, with_kept_lines=True)
 
     async def _ask(self, question: Coroutine[object, object, _T]) -> _T:
-        try:
-            future = asyncio.run_coroutine_threadsafe(question, self._loop)
-            return await asyncio.wrap_future(future)
-        except RequestError as error:
-            raise ControlError(error.status, error.code, error.message) from None
+        return await ask(self._loop, question)
 
     # --- on the data plane's loop
 
@@ -125,6 +149,48 @@ class Bridge:
                 await asyncio.sleep(0)
             described += map(self._describe, models[start : start + _PORTION_COUNT])
         return described
+
+    async def _listing(self, key: str) -> list[ListedModel]:
+        patterns = self.patterns_of(key)
+        listed: list[ListedModel] = []
+        aliases: list[ListedModel] = []
+        models = self._desk.roster.models
+        for start in range(0, len(models), _PORTION_COUNT):
+            if start:
+                await asyncio.sleep(0)
+            for model in models[start : start + _PORTION_COUNT]:
+                if model.entry.unlisted:
+                    continue
+                if may_use(patterns, model.found.id):
+                    listed.append(listed_model(model, self._describe(model)))
+                else:
+                    aliases += open_aliases(model, patterns)
+        others = list(other_names(self._desk, patterns))
+        shown = {one.id for one in others}
+        return [*listed, *others, *(one for one in aliases if one.id not in shown)]
+
+    async def _listed(self, name: str, key: str) -> ListedModel:
+        patterns = self.patterns_of(key)
+        for other in other_names(self._desk, patterns):
+            if other.id == name and other.kind != ALIAS:
+                return other
+        model = self._desk.roster[self._find_for(patterns, name)]
+        return listed_model(model, self._describe(model))
+
+    async def _whose_log(self, name: str | None, key: str) -> str | None:
+        patterns = self.patterns_of(key)
+        if name is not None:
+            return self._find_for(patterns, name)
+        if patterns:
+            raise ForbiddenError("this key is for some models only: ask for /logs/MODEL")
+        return None
+
+    def _find_for(self, patterns: tuple[str, ...], name: str) -> str:
+        """Return the id of the model that a name means, if these patterns of a key open it."""
+        found = self._desk.find(name)
+        if not may_use(patterns, found.id, name):
+            raise ModelNotFoundError(f"there is no model '{name}' for this key", param="model")
+        return found.id
 
     async def _model(self, name: str) -> ModelInfo:
         found = self._desk.find(name)
@@ -164,6 +230,8 @@ class Bridge:
 
     async def _plan(self, name: str) -> PlanInfo:
         model = self._desk.resolve(name).model
+        if self._desk.foresight is not None:
+            await self._desk.foresight.know(model)
         core = self._desk.core
         plan = core.plan(model, self._loop.time())
         return PlanInfo(
@@ -173,88 +241,16 @@ class Bridge:
             reason=plan.reason,
             wait_s=None if plan.wait_s is None else round(plan.wait_s, 3),
             load_cost_s=round(core.view(model).load_cost_s, 3),
-            needs=_by_device(plan.needs),
-            free=_by_device(plan.free),
+            needs=by_device(plan.needs),
+            free=by_device(plan.free),
             victims=tuple(VictimInfo(one.model, one.reason, one.in_flight) for one in plan.victims),
         )
 
     def _describe(self, model: RosterModel) -> ModelInfo:
-        found = model.found
-        described = ModelInfo(
-            id=found.id,
-            names=found.names,
-            source=found.source.value,
-            state="invalid",
-            path=str(found.path or ""),
-            mmproj=str(found.mmproj or ""),
-            group=model.group,
-            size_bytes=found.size_bytes,
-            created_s=int(found.modified_at_s),
-            error=found.invalid,
-        )
-        if found.invalid:
-            return described
-        view = self._desk.core.view(found.id)
-        retry_in_s = None if view.retry_at is None else max(0.0, view.retry_at - self._loop.time())
-        return msgspec.structs.replace(
-            described,
-            state=view.state,
-            in_flight=view.in_flight,
-            waiting=view.waiting,
-            fraction=view.fraction,
-            error=view.last_error or "",
-            retry_in_s=retry_in_s,
-            pinned=view.pinned,
-            memory=_by_device(view.memory),
-            is_booked=view.state in _BOOKED_STATES,
-            is_measured=view.is_measured,
-            load_cost_s=view.load_cost_s,
-            ttl_s=view.ttl_s,
-            expires_at_s=self._unix_time(view.expires_at),
-            last_eviction=view.last_eviction,
-        )
-
-    def _unix_time(self, at: float | None) -> float | None:
-        """Return a time of the core's clock as people and programs know it."""
-        return None if at is None else round(time.time() + at - self._loop.time(), 3)
-
-
-class _EventLines:
-    """The events of a model, or all, as JSON. Implements Follower."""
-
-    def __init__(self, followed: FeedFollower, model: str | None) -> None:
-        self._followed = followed
-        self._model = model
-
-    def take(self) -> list[str]:
-        """See Follower."""
-        return [
-            msgspec.json.encode(_shown(event)).decode()
-            for event in self._followed.take()
-            if self._is_wanted(event)
-        ]
-
-    def close(self) -> None:
-        """See Follower."""
-        self._followed.close()
-
-    def _is_wanted(self, event: FeedEvent) -> bool:
-        return self._model in (None, event.model) or isinstance(event, EventsDropped)
-
-
-def _shown(event: FeedEvent) -> FeedEvent:
-    """Return an event with the names that the API has for states."""
-    if not isinstance(event, StateChanged):
-        return event
-    old, new = PUBLIC_NAMES[State(event.old)], PUBLIC_NAMES[State(event.new)]
-    return msgspec.structs.replace(event, old=old, new=new)
+        return describe(self._desk, model, self._loop.time())
 
 
 def _history(store: History, since_s: float, limit: int) -> list[bytes]:
     # One by one: other threads get the interpreter in between.
     encode = msgspec.json.Encoder().encode
     return [encode(record) for record in store.requests(since_s, limit)]
-
-
-def _by_device(parts: tuple[DeviceBytes, ...]) -> dict[str, int]:
-    return {part.device: part.size_bytes for part in parts}

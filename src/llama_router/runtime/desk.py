@@ -1,6 +1,7 @@
 """Between the data plane and the core: requests come in as events, commands go out as deeds."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
@@ -11,7 +12,6 @@ from urllib.parse import unquote
 import msgspec
 
 from llama_router.catalog.model import CatalogModel
-from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
 from llama_router.core.commands import (
     Abort,
     CancelTimer,
@@ -43,19 +43,21 @@ from llama_router.core.events import (
 from llama_router.core.machine import Core
 from llama_router.core.states import State
 from llama_router.proxy.errors import (
-    BadRequestError,
     EndpointNotAllowedError,
     InternalError,
-    ModelNotFoundError,
     ShuttingDownError,
 )
 from llama_router.proxy.gate import ANYBODY, Caller, Ended, Target, Waiter
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.engine_room import EngineRoom
-from llama_router.runtime.history import RecordRate, record_of
+from llama_router.runtime.feed import RequestStarted
+from llama_router.runtime.foresight import Foresight
+from llama_router.runtime.history import RecordRate, record_of, request_ended
+from llama_router.runtime.names import Names, PeerNames
 from llama_router.runtime.pulse import Pulse, Reading
 from llama_router.runtime.rejections import error_for
 from llama_router.runtime.roster import Roster
+from llama_router.runtime.selectors import Standing, standing_of
 from llama_router.store.records import RequestRecord
 
 _log = logging.getLogger(__name__)
@@ -71,12 +73,16 @@ class Desk:
     core: Core
     roster: Roster
     room: EngineRoom
+    names: Names
+    peers: PeerNames | None
     control: Upstream
 
     def __init__(self) -> None:
         self.shut_down = asyncio.Event()
         # Takes the requests that have ended, if there is a history.
         self.record: Callable[[RequestRecord], None] | None = None
+        # Whoever comes before it is known what his model needs waits there.
+        self.foresight: Foresight | None = None
         self._record_rate = RecordRate(asyncio.get_running_loop().call_later)
         self._pulse = Pulse(self._readings)
         # What happens to the models, for whoever wants to watch.
@@ -87,15 +93,13 @@ class Desk:
         self._commands: deque[Command] = deque()
         self._is_busy = False
         self._is_closed = False
-        self._last_request_id = 0
+        # From 1; those of requests that go to peers among them.
+        self.request_ids = itertools.count(1)
         self._waiters: dict[int, Waiter] = {}
         self._orders: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[Timer, asyncio.Handle] = {}
         # Model and generation that requests were sent to.
         self._places: dict[int, tuple[str, int]] = {}
-        self._targets: dict[str, Target] = {}
-        # The paths that the config opens, of models for which it does not open all.
-        self._limited: dict[str, tuple[str, ...]] = {}
         self._deeds: dict[type[Command], Callable[[Any], None]] = {
             Spawn: self._do_spawn,
             Inspect: self._do_inspect,
@@ -112,18 +116,41 @@ class Desk:
             ShutdownComplete: self._do_shut_down,
         }
 
-    def open(self, core: Core, roster: Roster, room: EngineRoom) -> None:
+    def open(
+        self, core: Core, roster: Roster, room: EngineRoom, peers: PeerNames | None = None
+    ) -> None:
         """Begin to work with these."""
-        self.core, self.roster, self.room = core, roster, room
-        self._limited = {
-            one.found.id: one.spawn.proxy_endpoints
-            for one in roster.models
-            if one.spawn.proxy_endpoints is not None
-        }
+        self.core, self.roster, self.room, self.peers = core, roster, room, peers
+        self.names = Names(
+            roster,
+            roster.config,
+            look=self._look,
+            peers=peers,
+            profile=roster.config.startup_profile,
+        )
+
+    def rename(self) -> None:
+        """Let the names of what the roster says by now hold for those who ask from now on."""
+        self.names = Names(
+            self.roster,
+            self.roster.config,
+            look=self._look,
+            peers=self.peers,
+            profile=self.names.profile,
+        )
+
+    def _look(self, model: str) -> Standing | None:
+        known = self.core.ledger.models.get(model)
+        if known is None:
+            return None
+        held_count = 0 if self.foresight is None else self.foresight.held_count(model)
+        return standing_of(known, held_count)
 
     def close(self) -> None:
         """Take no event any more and forget the timers: engines are ended without the core."""
         self._is_closed = True
+        if self.foresight is not None:
+            self.foresight.close()
         self._pulse.close()
         self._record_rate.close()
         self._events.clear()
@@ -197,35 +224,15 @@ class Desk:
 
     def resolve(self, name: str) -> Target:
         """See Gate."""
-        target = self._targets.get(name)
-        if target is None:
-            found = self.find(name)
-            if found.invalid:
-                raise ModelNotFoundError(
-                    f"model '{found.id}' is invalid: {found.invalid}", param="model"
-                )
-            target = self._targets[name] = Target(found.id)
-        return target
+        return self.names.resolve(name)
 
     def find(self, name: str) -> CatalogModel:
-        """Return the model that a name leads to, be it valid or not. Raises a RequestError."""
-        try:
-            return self.roster.catalog.resolve(name)
-        except UnknownModelError as error:
-            raise ModelNotFoundError(str(error), param="model") from None
-        except AmbiguousModelError as error:
-            raise BadRequestError(str(error), param="model") from None
+        """Return our own model that a name leads to, be it valid or not. Raises a RequestError."""
+        return self.names.find(name)
 
     def resolve_prefix(self, text: str) -> Target | None:
         """See Gate."""
-        try:
-            found = self.roster.catalog.longest_prefix(text)
-        except AmbiguousModelError as error:
-            raise BadRequestError(str(error), param="model") from None
-        if found is None:
-            return None
-        model, rest = found
-        return Target(self.resolve(model.id).model, rest)
+        return self.names.resolve_prefix(text)
 
     def root_target(self) -> str | None:
         """See Gate."""
@@ -233,8 +240,8 @@ class Desk:
 
     def check_endpoint(self, model: str, path: str) -> None:
         """See Gate."""
-        allowed = self._limited.get(model)
-        if allowed is None:
+        known = self.roster.find(model)
+        if known is None or (allowed := known.spawn.proxy_endpoints) is None:
             return
         # An engine may take ".." for a way up, in either spelling.
         climbs = ".." in unquote(path).replace("\\", "/").split("/")
@@ -255,14 +262,13 @@ class Desk:
         takes_slot: bool = True,
     ) -> int | None:
         """See Gate."""
-        self._last_request_id = request_id = self._last_request_id + 1
+        request_id = next(self.request_ids)
         self._waiters[request_id] = waiter
         if caller is ANYBODY and keep_alive_s is None and takes_slot:
             # The same, in half the time.
-            self.post(RequestArrived(request_id, model, may_load, wants_notices))
-            return request_id if request_id in self._waiters else None
-        self.post(
-            RequestArrived(
+            event = RequestArrived(request_id, model, may_load, wants_notices)
+        else:
+            event = RequestArrived(
                 request_id,
                 model,
                 may_load,
@@ -273,13 +279,32 @@ class Desk:
                 keep_alive_s,
                 takes_slot,
             )
-        )
-        return request_id if request_id in self._waiters else None
+        self._arrive(event)
+        if request_id not in self._waiters:
+            return None
+        if self.feed.follows_requests and may_load and takes_slot:
+            # The others' ends are not told. Nor has one an id that was refused at once.
+            self.tell_started(request_id, model, caller)
+        return request_id
+
+    def tell_started(self, request_id: int, model: str, caller: Caller) -> None:
+        """Let those who watch know of a request, be it for one of our models or a peer's."""
+        if self.feed.follows_requests:
+            self.feed.publish(RequestStarted(time.time(), model, request_id, caller.key))
 
     def cancel(self, request_id: int) -> None:
         """See Gate."""
         if self._waiters.pop(request_id, None) is not None:
             self._places.pop(request_id, None)
+            self._leave(request_id)
+
+    def _arrive(self, event: RequestArrived | LoadRequested) -> None:
+        """Post what may start a model, when it is known what that needs."""
+        if self.foresight is None or not self.foresight.holds(event):
+            self.post(event)
+
+    def _leave(self, request_id: int) -> None:
+        if self.foresight is None or not self.foresight.drops(request_id):
             self.post(RequestCancelled(request_id))
 
     def finished(self, request_id: int) -> None:
@@ -302,14 +327,19 @@ class Desk:
 
     def wants_record(self) -> bool:
         """See Gate."""
+        if self.feed.follows_requests:
+            return True
         return self.record is not None and self._record_rate.admits()
 
     def remember(self, ended: Ended) -> None:
         """See Gate."""
-        if self.record is None:
-            return
         try:
-            self.record(record_of(ended, time.time()))
+            if self.feed.follows_requests:
+                self.feed.publish(request_ended(ended, time.time()))
+                if not self._record_rate.admits():
+                    return
+            if self.record is not None:
+                self.record(record_of(ended, time.time()))
         except Exception:  # noqa: BLE001  # a history that fails must not cost a request
             _log.exception("fault while a request was put into the history")
 
@@ -340,14 +370,18 @@ class Desk:
         await self._order(UnloadRequested, model)
 
     async def _order(self, kind: type[LoadRequested | UnloadRequested], model: str) -> None:
-        self._last_request_id = request_id = self._last_request_id + 1
+        request_id = next(self.request_ids)
         future = self._loop.create_future()
         self._orders[request_id] = future
-        self.post(kind(request_id, model))
+        event = kind(request_id, model)
+        if isinstance(event, LoadRequested):
+            self._arrive(event)
+        else:
+            self.post(event)
         try:
             await future
         except asyncio.CancelledError:
-            self.post(RequestCancelled(request_id))
+            self._leave(request_id)
             raise
         finally:
             self._orders.pop(request_id, None)

@@ -18,15 +18,16 @@ from llama_router.core.events import (
     ModelInspected,
     SpawnFailed,
 )
-from llama_router.engines.kinds import CommandError, build_launch
+from llama_router.engines.kinds import CommandError, build_launch, purpose_arguments
 from llama_router.engines.launch import LaunchSpec
 from llama_router.engines.logs import LogStore
+from llama_router.engines.parameter_tables import ParameterTables
 from llama_router.engines.ports import NoFreePortError, PortAllocator
 from llama_router.engines.readiness import is_healthy
 from llama_router.engines.supervisor import Supervisor
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.inspection import problem_of
-from llama_router.runtime.roster import Roster
+from llama_router.runtime.roster import Roster, RosterModel
 
 _log = logging.getLogger(__name__)
 _engine_log = logging.getLogger("llama_router.engine")
@@ -71,8 +72,10 @@ class _Loading:
 class _Engine:
     """An engine from spawn to reap."""
 
-    def __init__(self, spec: LaunchSpec, upstream: Upstream, loading: _Loading) -> None:
+    def __init__(self, spec: LaunchSpec, port: int, upstream: Upstream, loading: _Loading) -> None:
         self.spec = spec
+        # The one that was given out for it, whether it listens there or not; 0 for none.
+        self.port = port
         self.upstream = upstream
         self.loading: _Loading | None = loading
         self.doubt: asyncio.Task[None] | None = None
@@ -105,6 +108,7 @@ class EngineRoom:
         self._connect_timeout_s = connect_timeout_s
         self._env = env
         self._found_llama_server = found_llama_server
+        self.parameters = ParameterTables(env, found_llama_server)
         self._post = post
         self.watcher: EngineWatcher | None = None
         self._loop = asyncio.get_running_loop()
@@ -118,13 +122,20 @@ class EngineRoom:
         self._load_times_s: dict[str, float] = {}
         self._estimates: asyncio.TimerHandle | None = None
 
+    def inherit(self, env: Mapping[str, str]) -> None:
+        """Give engines that start from now on this environment."""
+        self._env = env
+        self.parameters.inherit(env)
+
     # --- commands
 
     def spawn(self, model: str, generation: int) -> None:
         """Start the engine of a model; ``spawned`` or ``spawn_failed`` follows, never at once."""
-        path = self.roster[model].found.path
+        entry = self.roster[model]
+        path = entry.found.path
         looked_s = self._inspected_s.pop(model, float("-inf"))
-        if path is None or self._loop.time() < looked_s + _INSPECTION_HOLDS_S:
+        is_known = path is None or self._loop.time() < looked_s + _INSPECTION_HOLDS_S
+        if is_known and self._knows_parameters(entry):
             self._spawn(model, generation)
             return
         look = self._loop.create_task(
@@ -159,6 +170,7 @@ class EngineRoom:
 
     async def _inspect(self, model: str, inspection: int) -> None:
         try:
+            await self._learn_parameters(self.roster[model])
             spec = self._launch(model, generation=0, port=0)
             problem = await asyncio.to_thread(problem_of, self.roster[model], spec)
         except (CommandError, OSError) as error:
@@ -169,12 +181,13 @@ class EngineRoom:
             self._inspected_s[model] = self._loop.time()
         self._post(ModelInspected(model, inspection, problem))
 
-    async def _look_and_spawn(self, model: str, generation: int, path: Path) -> None:
+    async def _look_and_spawn(self, model: str, generation: int, path: Path | None) -> None:
         """Look again at a file that may have gone since the catalogue was made.
 
         A folder will do: engines other than llama.cpp's have models in folders.
         """
-        is_there = await asyncio.to_thread(_exists, path)
+        is_there = path is None or await asyncio.to_thread(_exists, path)
+        await self._learn_parameters(self.roster[model])
         del self._looks[generation]
         if is_there:
             self._spawn(model, generation)
@@ -219,20 +232,43 @@ class EngineRoom:
             port=port,
             base_env={**self._env, **extra},
             found_llama_server=self._found_llama_server,
+            table=self.parameters.known(entry.template.command),
         )
+
+    def _knows_parameters(self, entry: RosterModel) -> bool:
+        template = entry.template
+        return not template.parameters or self.parameters.known(template.command) is not None
+
+    async def _learn_parameters(self, entry: RosterModel) -> None:
+        """Ask the engine which options it has, if it is to be given any."""
+        if entry.template.parameters:
+            await self.parameters.of(entry.template.command)
 
     def _spawn(self, model: str, generation: int) -> None:
         port = 0
+        entry = self.roster[model]
         try:
-            port = self._ports.acquire()
+            if entry.template.needs_port:
+                port = self._ports.acquire(self.roster.fixed_ports)
             spec = self._launch(model, generation, port)
         except (CommandError, NoFreePortError, OSError) as error:
             self._ports.release(port)
             self._refuse(model, generation, str(error))
             return
-        upstream = Upstream(host=ENGINE_HOST, port=port, connect_timeout_s=self._connect_timeout_s)
+        connect_timeout_s = entry.entry.connection_timeout_s
+        upstream = Upstream(
+            host=spec.host,
+            port=spec.port,
+            path_prefix=spec.path_prefix.encode("ascii"),
+            connect_timeout_s=(
+                self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
+            ),
+        )
+        if purpose := purpose_arguments(entry.template, entry.facts):
+            said = " ".join(purpose)
+            self._logs.append(model, f"{said} was added to the default command: its file asks so")
         loading = _Loading(self._loop.time())
-        self._engines[generation] = _Engine(spec, upstream, loading)
+        self._engines[generation] = _Engine(spec, port, upstream, loading)
         self.supervisor.spawn(spec)
         if self._estimates is None:
             self._estimates = self._loop.call_later(_ESTIMATE_INTERVAL_S, self._estimate)
@@ -329,7 +365,7 @@ class EngineRoom:
         if engine is not None:
             engine.end_doubt()
             engine.upstream.close()
-            self._ports.release(engine.spec.port)
+            self._ports.release(engine.port)
 
     def _estimate(self) -> None:
         """Report elapsed against expected time for loads that say nothing themselves."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from llama_router.proxy.gate import Ended
+from llama_router.runtime.feed import RequestEnded
 from llama_router.store.records import RequestRecord
 
 # More than people cause, far less than a loop of small requests does; a record costs some 10 µs.
@@ -59,4 +60,25 @@ def record_of(ended: Ended, now_s: float) -> RequestRecord:
         tokens_out=ended.tokens_out,
         queue_s=ended.queue_s,
         first_byte_s=ended.first_byte_s,
+        prompt=ended.prompt or "",
+        path=ended.path,
+        status=ended.status,
+    )
+
+
+def request_ended(ended: Ended, now_s: float) -> RequestEnded:
+    """Return what is told of it to those who watch: nothing of what was asked."""
+    return RequestEnded(
+        time_s=now_s,
+        model=ended.model,
+        request_id=ended.request_id,
+        key=ended.key,
+        path=ended.path,
+        status=ended.status,
+        end=ended.end,
+        total_s=round(ended.total_s, 6),
+        queue_s=ended.queue_s,
+        first_byte_s=ended.first_byte_s,
+        tokens_in=ended.tokens_in,
+        tokens_out=ended.tokens_out,
     )

@@ -8,7 +8,7 @@ measured takes the place of the estimate, but for what an engine takes only when
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -18,16 +18,24 @@ from llama_router.core.events import (
     BudgetsChanged,
     Event,
     FootprintMeasured,
-    ModelsChanged,
+    ModelsPatched,
     ModelSpec,
 )
 from llama_router.core.machine import Core
 from llama_router.core.model import Model
 from llama_router.core.states import State
 from llama_router.engines.launch import OwnerCheck
-from llama_router.engines.measure import CPU, Meter, tree_of
+from llama_router.engines.measure import Meter, tree_of
 from llama_router.runtime import machine as machines
-from llama_router.runtime.appraisal import Appraised, Appraiser, greater, with_seen
+from llama_router.runtime.appraisal import (
+    Appraised,
+    Appraiser,
+    choose_unasked,
+    greater,
+    in_words,
+    is_telling,
+    with_seen,
+)
 from llama_router.runtime.machine import Machine
 from llama_router.runtime.roster import Roster, RosterModel, device_bytes
 from llama_router.store.store import Store
@@ -38,6 +46,8 @@ _log = logging.getLogger(__name__)
 # until it is.
 START_WAIT_S = 0.25
 _PORTION_COUNT = 20
+# Looked up, and no more, in one callback.
+_LOOKED_UP_COUNT = 500
 # How soon the use of memory by others is noticed.
 LOOK_INTERVAL_S = 15.0
 # A change of a budget is believed when it is seen twice.
@@ -46,7 +56,6 @@ _CONFIRM_PAUSE_S = 1.0
 FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 # The core weighs everything anew when a figure changes: not for less than this.
-_TELLING_SHARE = 0.02
 _TELLING_LOAD_SHARE = 0.2
 
 
@@ -112,6 +121,9 @@ class Memory:
         # Whose figure is of another budget; they get another when their engine is gone.
         self._stale: set[str] = set()
         self._core: Core | None = None
+        # Models that nobody has looked at yet; see `know`.
+        self.unknown: set[str] = set()
+        self._looks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def is_aware(self) -> bool:
@@ -130,11 +142,35 @@ class Memory:
         The others follow as events.
         """
         runnable = [model for model in self._roster.models if not model.found.invalid]
-        work = self._start(self._appraise_all(runnable), "estimate memory")
+        work = self._start(self._appraise_all(self._unasked(runnable)), "estimate memory")
         await asyncio.wait((work,), timeout=wait_s)
-        for model in runnable:
-            self._specs[model.found.id] = self._spec(model)
-        return tuple(self._specs.values())
+        specs, used = {}, dict(self._figures)
+        for number, model in enumerate(runnable):
+            if number % _PORTION_COUNT == _PORTION_COUNT - 1:
+                await asyncio.sleep(0)
+            specs[model.found.id] = self._spec(model)
+        for name, figure in self._figures.items():
+            if used.get(name) is not figure and name in specs:
+                specs[name] = self._spec(self._roster[name])
+        self._specs = specs
+        return tuple(specs.values())
+
+    def _unasked(self, models: list[RosterModel]) -> list[RosterModel]:
+        """Choose those to look at now. All are `unknown`, and run alone, until they are."""
+        self.unknown.update(model.found.id for model in models)
+        return choose_unasked(models)
+
+    async def know(self, name: str) -> None:
+        """Look at a model that nobody has looked at yet, and tell the core before this returns."""
+        if name not in self.unknown or name not in self._roster:
+            return
+        look = self._looks.get(name)
+        if look is None:
+            look = self._start(self._appraise_all([self._roster[name]]), f"estimate {name}")
+            self._looks[name] = look
+            look.add_done_callback(lambda _: self._looks.pop(name, None))
+        # Whoever leaves does not end it for the others.
+        await asyncio.shield(look)
 
     def open(self, core: Core) -> None:
         """Begin to tell this core."""
@@ -155,6 +191,54 @@ class Memory:
         """Return what a model's engine is to have in its environment beyond everybody's."""
         figure = self._figures.get(model)
         return figure.env if figure is not None else {}
+
+    # --- another config
+
+    async def follow(self, settings: RouterSettings, names: Collection[str]) -> None:
+        """Go by other settings and look at these models anew, which the roster has by now.
+
+        What is not known in time follows as events, as at the start.
+        """
+        old, self._settings = self._settings, settings
+        if (old.memory, old.memory_reserve) != (settings.memory, settings.memory_reserve):
+            self._machine = msgspec.structs.replace(self._machine, configured=dict(settings.memory))
+            await self._change_budgets(await self._budgets_now())
+        models = []
+        for number, name in enumerate(names):
+            if number % _LOOKED_UP_COUNT == 0:
+                await asyncio.sleep(0)
+            if not self._roster[name].found.invalid:
+                models.append(self._roster[name])
+        if models:
+            work = self._start(self._appraise_all(self._unasked(models)), "estimate memory")
+            await asyncio.wait((work,), timeout=START_WAIT_S)
+
+    def introduced(self, roster: Roster, names: Iterable[str]) -> tuple[ModelSpec, ...]:
+        """Return what the core is to know first of models of another roster; ``follow`` tells more.
+
+        Of what they need nothing is known yet, so they would run alone.
+        """
+        specs = {name: roster.spec(roster[name], is_memory_aware=self.is_aware) for name in names}
+        self._specs.update(specs)
+        return tuple(specs.values())
+
+    def respecified(self, name: str) -> ModelSpec | None:
+        """Return what the core is to know of a model now; None if it has been told so."""
+        known, spec = self._specs.get(name), self._spec(self._roster[name])
+        self._specs[name] = spec
+        return None if spec == known else spec
+
+    def confirm(self, name: str) -> None:
+        """Tell the core, after a spec of a model, what of it was measured."""
+        self._tell_measured(name, self._figure(name))
+
+    def forget(self, name: str) -> None:
+        """Know nothing any more of a model that is gone from the config."""
+        self._specs.pop(name, None)
+        self._figures.pop(name, None)
+        self._late.discard(name)
+        self._stale.discard(name)
+        self.unknown.discard(name)
 
     # --- EngineWatcher
 
@@ -188,7 +272,8 @@ class Memory:
         self._tell_late()
         if model in self._stale:
             self._stale.discard(model)
-            self._start(self._appraise_all([self._roster[model]]), f"estimate {model}")
+            if model in self._roster:
+                self._start(self._appraise_all([self._roster[model]]), f"estimate {model}")
 
     def _lift_floor(self, model: Model) -> None:
         """Forget what a model ran out of memory with when an operator had it tried with less."""
@@ -202,12 +287,15 @@ class Memory:
     async def _appraise_all(self, models: list[RosterModel]) -> None:
         for start in range(0, len(models), _PORTION_COUNT):
             portion = models[start : start + _PORTION_COUNT]
-            figures = await asyncio.to_thread(self._appraise, portion)
+            found = await asyncio.to_thread(self._appraise, portion)
+            # A reload may have come in between.
+            figures = {name: figure for name, figure in found.items() if name in self._roster}
             for name, figure in figures.items():
                 if floor := self._figure(name).floor:
                     memory = greater(figure.memory, floor)
                     figures[name] = msgspec.structs.replace(figure, floor=floor, memory=memory)
             self._figures.update(figures)
+            self.unknown.difference_update(found)
             if self._specs:
                 self._late.update(figures)
                 self._tell_late()
@@ -247,6 +335,9 @@ class Memory:
         """
         told = []
         for name in tuple(self._late):
+            if name not in self._roster:
+                self._late.discard(name)
+                continue
             model = self._model(name)
             if model is not None and (not model.has_process or model.state is State.READY):
                 self._late.discard(name)
@@ -254,7 +345,7 @@ class Memory:
                 told.append(model)
         if not told:
             return
-        self._post(ModelsChanged(tuple(self._specs.values())))
+        self._post(ModelsPatched(tuple(self._specs[model.name] for model in told), ()))
         for model in told:
             if model.has_process and self._specs[model.name].memory:
                 memory = device_bytes(self._figure(model.name).memory)
@@ -312,7 +403,7 @@ class Memory:
         self._remember(measured)
         if not is_telling(figure.memory, measured.memory):
             return
-        _log.info("%s needs %s, as measured", model.name, _in_words(measured.memory))
+        _log.info("%s needs %s, as measured", model.name, in_words(measured.memory))
         if self._specs[model.name].memory:
             self._post(FootprintMeasured(model.name, device_bytes(measured.memory)))
         else:
@@ -392,7 +483,8 @@ class Memory:
             if is_telling(figure.memory, again.memory):
                 self._figures[name] = again
                 self._late.add(name)
-        await self._appraise_all([self._roster[name] for name in sorted(fitted - self._stale)])
+        there = sorted(name for name in fitted - self._stale if name in self._roster)
+        await self._appraise_all([self._roster[name] for name in there])
         self._tell_late()
         self._post(BudgetsChanged(device_bytes(budgets)))
 
@@ -406,18 +498,3 @@ class Memory:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("fault in '%s'", task.get_name(), exc_info=error)
-
-
-def is_telling(old: Mapping[str, int], new: Mapping[str, int]) -> bool:
-    """Return whether the core should hear of a new figure."""
-    return any(
-        abs(new.get(device, 0) - old.get(device, 0)) > old.get(device, 0) * _TELLING_SHARE
-        for device in {**old, **new}
-    )
-
-
-def _in_words(memory: Mapping[str, int]) -> str:
-    return ", ".join(
-        f"{size / 2**20:.0f} MiB of {'RAM' if device == CPU else device}"
-        for device, size in memory.items()
-    )

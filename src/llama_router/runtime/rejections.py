@@ -33,7 +33,7 @@ _ERRORS: dict[RejectKind, tuple[type[errors.RequestError], str]] = {
     RejectKind.SHUTTING_DOWN: (errors.ShuttingDownError, "Try again when it is up"),
     RejectKind.QUEUE_FULL: (
         errors.QueueFullError,
-        "Try again later; router.max_waiting, or the model's own, sets the limit",
+        "Try again later; router.max_waiting, or the model's own or max_requests, sets the limit",
     ),
     RejectKind.QUEUE_TIMEOUT: (
         errors.QueueTimeoutError,

@@ -3,24 +3,39 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from llama_router.catalog.discovery import Sources, discover
-from llama_router.catalog.model import CatalogModel, ModelSource
+from llama_router.catalog.model import CatalogModel, Metadata, ModelSource
 from llama_router.catalog.resolve import Catalog
-from llama_router.config.schema import Config, ModelEntry, SpawnSettings
+from llama_router.config.resolve import resolve
+from llama_router.config.schema import (
+    DEFAULT_COMMAND,
+    Config,
+    ModelEntry,
+    ModelSettings,
+    SpawnSettings,
+)
 from llama_router.core.events import DeviceBytes, ModelSpec
+from llama_router.engines.address import fixed_address, fixed_port
 from llama_router.engines.kinds import CommandTemplate, ModelFacts
 from llama_router.engines.launch import OwnerCheck
+from llama_router.runtime.stock import named_files
 
 _log = logging.getLogger(__name__)
+
+# Enough to see what is meant, in a line that a person reads.
+_NAMES_SHOWN_COUNT = 8
 
 # A load that was never timed: of a small model, and what a usual disk gives.
 USUAL_START_S = 1.0
 USUAL_BYTES_PER_S = 1_000_000_000
+
+
+_NOTHING = Metadata()
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,42 +51,81 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 0
 
 
-class RosterModel(msgspec.Struct, frozen=True):
+# gc=False: there are thousands, without cycles; a collection of those just made stops all threads.
+class RosterModel(msgspec.Struct, frozen=True, gc=False):
     """One model with everything that is needed to run it.
 
-    ``group`` is empty for one without; ``entry`` is what the config says of it, None for nothing.
+    ``spawn`` and ``entry`` are what the config comes to for it, all layers laid over each other.
     """
 
     found: CatalogModel
     spawn: SpawnSettings
-    group: str
-    entry: ModelEntry | None = None
+    entry: ModelEntry
+
+    @property
+    def group(self) -> str:
+        """The name of its group; empty for one without."""
+        return self.entry.group
 
     @property
     def facts(self) -> ModelFacts:
         """What a command can say of the model."""
-        return ModelFacts(id=self.found.id, path=self.found.path, mmproj=self.found.mmproj)
+        found = self.found
+        said = found.metadata or _NOTHING
+        return ModelFacts(
+            id=found.id,
+            path=found.path,
+            mmproj=found.mmproj,
+            draft=found.draft,
+            is_embedding=said.embedding,
+            is_reranker=said.reranker,
+        )
 
     @property
     def template(self) -> CommandTemplate:
         """How its engine is started."""
+        spawn = self.spawn
         return CommandTemplate(
-            command=self.spawn.command,
-            health_path=self.spawn.health_endpoint,
-            owner_check=OwnerCheck(self.spawn.owner_check),
+            command=spawn.command,
+            health_path=spawn.health_endpoint,
+            owner_check=OwnerCheck(spawn.owner_check),
+            env=spawn.env,
+            stop_command=spawn.stop_command or (),
+            address=spawn.address or "",
+            parameters=self.entry.parameters,
+            is_default=spawn.command == DEFAULT_COMMAND,
         )
 
 
 class Roster:
-    """All models, by id, and how names lead to them."""
+    """All models, by id, and how names lead to them.
+
+    The router has one for its whole life; with ``follow`` it says what another one says. Whoever
+    goes through all models takes ``models`` once.
+    """
 
     def __init__(self, models: list[RosterModel], config: Config) -> None:
         self._config = config
         self._models = {model.found.id: model for model in models}
+        # Models that are configured no more, while their engines come to their end.
+        self._leaving: dict[str, RosterModel] = {}
+        self.fixed_ports = frozenset(
+            fixed_port(model.spawn.address) for model in models if model.spawn.address
+        )
+        """Ports of this machine where engines listen that were told so by the config."""
         self.catalog = Catalog(model.found for model in models)
 
     def __getitem__(self, model_id: str) -> RosterModel:
-        return self._models[model_id]
+        model = self._models.get(model_id)
+        return self._leaving[model_id] if model is None else model
+
+    def __contains__(self, model_id: str) -> bool:
+        return model_id in self._models
+
+    def find(self, model_id: str) -> RosterModel | None:
+        """Return a model, also one that is leaving; None for one that is neither."""
+        model = self._models.get(model_id)
+        return self._leaving.get(model_id) if model is None else model
 
     def __len__(self) -> int:
         return len(self._models)
@@ -80,6 +134,29 @@ class Roster:
     def models(self) -> tuple[RosterModel, ...]:
         """All models, the invalid ones too, in the order of their ids."""
         return tuple(self._models.values())
+
+    @property
+    def config(self) -> Config:
+        """The config that the models are run by."""
+        return self._config
+
+    @property
+    def leaving(self) -> Mapping[str, RosterModel]:
+        """Models that are configured no more, of which engines may still be there."""
+        return self._leaving
+
+    def follow(
+        self, other: "Roster", *, leaving: Mapping[str, RosterModel] | None = None
+    ) -> list[RosterModel]:
+        """Say what ``other`` says from now on; of those who are ``leaving``, what was said.
+
+        Returns what is not needed any more: thousands of models are not let go of at once.
+        """
+        before = [*self._models.values(), *self._leaving.values()]
+        self._config, self._models, self.catalog = other._config, other._models, other.catalog
+        self._leaving = dict(leaving or {})
+        self.fixed_ports = other.fixed_ports
+        return before
 
     def specs(
         self, figures: Mapping[str, Figure] | None = None, *, is_memory_aware: bool = False
@@ -100,57 +177,81 @@ class Roster:
         One without a group runs beside others if what it needs is known, else alone.
         """
         router = self._config.router
-        name = model.found.id
-        entry = model.entry or ModelEntry(name=name)
+        entry, name = model.entry, model.found.id
         figure = figure or Figure()
-        # Apart, so that a group that is called like a loner's id is not its group.
-        group = f"group {model.group}" if model.group else f"model {name}"
-        if is_memory_aware and figure.memory and not model.group:
-            group = ""
+        size_bytes = model.found.size_bytes
+        ready_timeout_s = _or(entry.ready_timeout_s, router.ready_timeout_s)
         return ModelSpec(
             name=name,
-            group=group,
-            fingerprint=_fingerprint(model),
-            ready_timeout_s=router.load_deadline_s(model.found.size_bytes),
-            stop_grace_s=router.stop_grace_s,
+            group=self._group(model, figure, is_memory_aware=is_memory_aware),
+            fingerprint=fingerprint(model),
+            ready_timeout_s=ready_timeout_s + size_bytes / router.ready_bytes_per_s,
+            stop_grace_s=_or(entry.stop_grace_s, router.stop_grace_s),
             drain_deadline_s=router.drain_deadline_s,
             memory=device_bytes(figure.memory) if is_memory_aware else (),
-            load_cost_s=figure.load_s or USUAL_START_S + model.found.size_bytes / USUAL_BYTES_PER_S,
+            load_cost_s=figure.load_s or USUAL_START_S + size_bytes / USUAL_BYTES_PER_S,
             pinned=entry.pinned,
-            ttl_s=(router.ttl_s if entry.ttl_s is None else entry.ttl_s) or None,
+            ttl_s=_or(entry.ttl_s, router.ttl_s) or None,
             priority=entry.priority,
-            max_in_flight=entry.max_in_flight or figure.slots,
+            max_in_flight=_least(entry.max_in_flight or figure.slots, entry.max_requests),
             max_waiting=entry.max_waiting,
+            max_requests=entry.max_requests,
             min_residency_s=entry.min_residency_s,
+            address=fixed_address(model.spawn.address or ""),
         )
+
+    def _group(self, model: RosterModel, figure: Figure, *, is_memory_aware: bool) -> str:
+        if model.group:
+            # Apart, so that a group that is called like a loner's id is not its group.
+            return group_name(model.group)
+        if self._config.matrix is not None or (is_memory_aware and figure.memory):
+            return ""
+        return f"model {model.found.id}"
+
+
+def group_name(group: str) -> str:
+    """Return what the core calls a group of the config."""
+    return f"group {group}"
+
+
+def _least(*limits: int) -> int:
+    """Return the least of limits of which 0 is none."""
+    return min((limit for limit in limits if limit), default=0)
+
+
+def _or(own: float | None, common: float) -> float:
+    return common if own is None else own
 
 
 def take_stock(config: Config, env: Mapping[str, str], home: Path) -> Roster:
     """Look for models and lay the config over them. Reads the disk: not for the event loop."""
     folders = tuple(Path(folder) for folder in config.router.models_dirs)
-    return build_roster(config, discover(Sources(folders, env, home)))
+    return build_roster(config, discover(Sources(folders, env, home, files=named_files(config))))
 
 
-def take_demo_stock(config: Config, env: Mapping[str, str], home: Path) -> Roster:  # noqa: ARG001
-    """Look into the config's own folders only, not into the person's caches."""
-    folders = tuple(Path(folder) for folder in config.router.models_dirs)
-    # No variables, and a home without caches in it.
-    return build_roster(config, discover(Sources(folders, {}, folders[0])))
-
-
-def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
-    """Lay the config over the models found.
+def build_roster(
+    config: Config,
+    found: Sequence[CatalogModel],
+    overrides: Mapping[str, ModelSettings] | None = None,
+) -> Roster:
+    """Lay the config over the models found, and over that ``overrides``, by ids of models.
 
     A ``manual`` entry is a model of its own, and takes the place of a found one with the same file
     or id; an ``auto`` entry gives settings to the found model that it names. Several manual entries
     may run one file in several ways. An ``auto`` entry whose file is not among the finds has no
-    effect; if the file exists, a warning says so.
+    effect; if the file exists, a warning says so. What was found of files because the config names
+    them (`ModelSource.CONFIG`) is for its manual entries only. Reads the disk, and takes its time
+    with many models: not for the event loop.
     """
+    named = _Finds([model for model in found if model.source is ModelSource.CONFIG])
+    found = [model for model in found if model.source is not ModelSource.CONFIG]
     finds = _Finds(found)
-    by_id = {model.id: RosterModel(model, config.spawn_of(None), "") for model in found}
+    lay = _Layers(config, overrides or {})
+    by_id = {model.id: lay.over(model, None) for model in found}
     entries = {
         state: [e for e in config.models if e.state == state] for state in ("auto", "manual")
     }
+    missing: list[str] = []
     for entry in entries["auto"]:
         match = finds.match(entry)
         if match is not None:
@@ -159,7 +260,7 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
                 names=(*by_id[match.id].found.names, entry.name, *entry.aliases),
                 mmproj=Path(entry.mmproj) if entry.mmproj else match.mmproj,
             )
-            by_id[match.id] = RosterModel(model, config.spawn_of(entry), entry.group, entry)
+            by_id[match.id] = lay.over(model, entry)
         elif entry.path and os.path.exists(entry.path):  # noqa: PTH110  # Path's raises
             _log.warning(
                 "model '%s' is left out: its file %s is in none of the folders that are searched;"
@@ -167,26 +268,66 @@ def build_roster(config: Config, found: list[CatalogModel]) -> Roster:
                 entry.name,
                 entry.path,
             )
+        elif not entry.path:
+            missing.append(entry.name)
+    if missing:
+        _log.info("left out, as they are not here: %s", _some(missing))
     for entry in entries["manual"]:
         twin = finds.with_file(entry.path)
         if twin is not None:
             by_id.pop(twin.id, None)
     for entry in entries["manual"]:
-        manual = _manual(entry, finds.with_file(entry.path))
-        by_id[entry.name] = RosterModel(manual, config.spawn_of(entry), entry.group, entry)
+        twin = finds.with_file(entry.path) or named.with_file(entry.path)
+        made = lay.over(_manual(entry, twin), entry)
+        if twin is not None and twin.source is ModelSource.CONFIG and not made.template.is_default:
+            # Which files an engine of the user's own can read is for that engine to say.
+            found_file = msgspec.structs.replace(made.found, invalid="")
+            made = msgspec.structs.replace(made, found=found_file)
+        by_id[entry.name] = made
     return Roster([by_id[model_id] for model_id in sorted(by_id)], config)
+
+
+class _Layers:
+    """Lays what the config says over models."""
+
+    def __init__(self, config: Config, overrides: Mapping[str, ModelSettings]) -> None:
+        self._config = config
+        self._overrides = overrides
+        # What nearly all models of a large folder have.
+        self._plain = resolve(config, None)
+
+    def over(self, model: CatalogModel, entry: ModelEntry | None) -> RosterModel:
+        override = self._overrides.get(model.id)
+        is_plain = entry is None and override is None
+        resolved = self._plain if is_plain else resolve(self._config, entry, override)
+        by_id = resolved.entry.filters.set_params_by_id
+        if by_id or entry is not None:
+            names = dict.fromkeys((*model.names, *by_id))
+            names.pop(model.id, None)
+            model = msgspec.structs.replace(model, names=tuple(names))
+        return RosterModel(model, resolved.spawn, resolved.entry)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN_COUNT])
+    if len(names) > _NAMES_SHOWN_COUNT:
+        shown += f" and {len(names) - _NAMES_SHOWN_COUNT} more"
+    if any("/" in name for name in names):
+        shown += "; `llama-router pull NAME` downloads a model of the hub"
+    return shown
 
 
 class _Finds:
     """What was found on disk, by what an entry of the config may say of it."""
 
-    def __init__(self, found: list[CatalogModel]) -> None:
+    def __init__(self, found: Sequence[CatalogModel]) -> None:
         self._by_id = {model.id: model for model in found}
         self._by_file: dict[str, CatalogModel] = {}
         self._by_name: dict[str, CatalogModel] = {}
         for model in found:
-            if model.path is not None:
-                self._by_file.setdefault(os.path.realpath(model.path), model)
+            real_path = model.real_path or model.path
+            if real_path is not None:
+                self._by_file.setdefault(str(real_path), model)
             for name in model.names:
                 self._by_name.setdefault(name, model)
 
@@ -223,6 +364,8 @@ def _manual(entry: ModelEntry, twin: CatalogModel | None) -> CatalogModel:
             model,
             parts=twin.parts,
             mmproj=model.mmproj or twin.mmproj,
+            draft=twin.draft,
+            metadata=twin.metadata,
             size_bytes=twin.size_bytes,
             modified_at_s=twin.modified_at_s,
             invalid=twin.invalid,
@@ -240,13 +383,21 @@ def device_bytes(memory: Mapping[str, int]) -> tuple[DeviceBytes, ...]:
     return tuple(DeviceBytes(device, size_bytes) for device, size_bytes in sorted(memory.items()))
 
 
-def _fingerprint(model: RosterModel) -> str:
+def fingerprint(model: RosterModel) -> str:
     """Return a value that changes when a running engine would not be what the config asks for."""
+    spawn, found = model.spawn, model.found
     parts = (
-        model.spawn.command,
-        model.spawn.health_endpoint,
-        model.spawn.owner_check,
-        str(model.found.path),
-        str(model.found.mmproj),
+        spawn.command,
+        sorted(spawn.env.items()),
+        spawn.address,
+        spawn.health_endpoint,
+        spawn.owner_check,
+        sorted(model.entry.parameters.items()),
+        str(found.path),
+        str(found.mmproj),
+        str(found.draft),
+        # A file that was replaced is another model.
+        found.size_bytes,
+        found.modified_at_s,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

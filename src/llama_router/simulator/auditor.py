@@ -37,11 +37,13 @@ from llama_router.core.events import (
     LoadRequested,
     ModelInspected,
     ModelsChanged,
+    ModelsPatched,
     ModelSpec,
     RequestArrived,
     RequestBounced,
     RequestCancelled,
     RequestFinished,
+    SettingsChanged,
     SpawnFailed,
     Timer,
     TimerFired,
@@ -49,6 +51,8 @@ from llama_router.core.events import (
     UnloadRequested,
 )
 from llama_router.core.invariants import InvariantViolation
+from llama_router.core.settings import CoreSettings
+from llama_router.simulator.neighbours import Neighbours
 from llama_router.simulator.restarts import Restarts
 
 _Bytes = dict[str, int]
@@ -64,7 +68,10 @@ class Auditor:
     """Give it every event with its commands, in order; it raises InvariantViolation."""
 
     def __init__(
-        self, models: Sequence[ModelSpec] = (), budgets: Sequence[DeviceBytes] = ()
+        self,
+        models: Sequence[ModelSpec] = (),
+        budgets: Sequence[DeviceBytes] = (),
+        settings: CoreSettings | None = None,
     ) -> None:
         self.open: dict[int, str] = {}
         """Requests and tickets that have had no outcome, with their models."""
@@ -88,6 +95,7 @@ class Auditor:
         self._lanes: dict[_Lane, dict[int, None]] = {}
         self._lane_of: dict[int, _Lane] = {}
         self._restarts = Restarts()
+        self._neighbours = Neighbours(models, settings)
         self._fingerprints = {spec.name: spec.fingerprint for spec in models}
         self._inspected: set[str] = set()
         """Models that could be started when that was asked last, which was after their last start.
@@ -199,17 +207,28 @@ class Auditor:
             case BudgetsChanged(budgets):
                 self._budgets = budgets
             case ModelsChanged(models):
-                for spec in models:
-                    self._lower(spec.name, _bytes(spec.memory))
-                known = {spec.name: spec.fingerprint for spec in models}
-                for name in self._fingerprints | known:
-                    if known.get(name) != self._fingerprints.get(name):
-                        self._restarts.forget(name)
-                self._fingerprints = known
+                self._take_in_models(models, {spec.name: spec.fingerprint for spec in models})
+            case ModelsPatched(models, removed):
+                kept = self._fingerprints.items()
+                known = {name: text for name, text in kept if name not in removed}
+                known |= {spec.name: spec.fingerprint for spec in models}
+                self._take_in_models(models, known)
+            case SettingsChanged(settings):
+                self._neighbours.changed(settings)
             case FootprintMeasured(model, memory) if memory:
                 self._lower(model, _bytes(memory))
             case _:
                 pass
+
+    def _take_in_models(self, models: Sequence[ModelSpec], known: dict[str, str]) -> None:
+        """Note that these are new or changed, and that ``known`` are all of them."""
+        self._neighbours.configured(models)
+        for spec in models:
+            self._lower(spec.name, _bytes(spec.memory))
+        for name in self._fingerprints | known:
+            if known.get(name) != self._fingerprints.get(name):
+                self._restarts.forget(name)
+        self._fingerprints = known
 
     def _lower(self, model: str, needs: _Bytes) -> None:
         """Note another figure for ``model``: which one the core goes by is its affair."""
@@ -283,6 +302,10 @@ class Auditor:
         self._require(not twin, "a model has one engine", (about, twin))
         why_not = self._restarts.why_not(model, self._now)
         self._require(not why_not, why_not, (about, self._now))
+        beside = [each for each in self.alive.values() if self._states.get(each) != "stuck"]
+        why_not = self._neighbours.why_not(model, beside)
+        self._require(not why_not, why_not, (about, beside))
+        self._neighbours.started(model)
         self._last_generation = generation
         self._inspected.discard(model)
         self.alive[generation] = model

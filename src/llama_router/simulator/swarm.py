@@ -33,10 +33,12 @@ from llama_router.core.events import (
     LoadRequested,
     ModelInspected,
     ModelsChanged,
+    ModelsPatched,
     RequestArrived,
     RequestBounced,
     RequestCancelled,
     RequestFinished,
+    SettingsChanged,
     ShutdownRequested,
     SpawnFailed,
     TimerFired,
@@ -48,12 +50,14 @@ from llama_router.core.policies.arrival import ArrivalOrder
 from llama_router.core.policies.benefit import BenefitOrder
 from llama_router.simulator.auditor import Auditor
 from llama_router.simulator.faults import (
+    NAMES,
     Plan,
     chance,
     draw_budgets,
     draw_memory,
     draw_models,
     draw_plan,
+    draw_settings,
 )
 
 STEPS_COUNT: Final = 400
@@ -108,7 +112,8 @@ class Swarm:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible walk, no secret
         self.plan = draw_plan(self.random)
         self.core = factory(self.plan)
-        self.auditor = Auditor(self.plan.models, self.plan.settings.budgets)
+        settings = self.plan.settings
+        self.auditor = Auditor(self.plan.models, settings.budgets, settings)
         self.now = 0.0
         self.log: list[Step] = []
         self.faulty = True
@@ -362,6 +367,15 @@ class Swarm:
     def _reload(self) -> None:
         self.feed(ModelsChanged(draw_models(self.random)))
 
+    def _patch(self) -> None:
+        models = draw_models(self.random)
+        gone = [name for name in NAMES if chance(self.random, 0.2)]
+        changed = tuple(model for model in models if chance(self.random, 0.5))
+        self.feed(ModelsPatched(changed, tuple(gone)))
+
+    def _change_settings(self) -> None:
+        self.feed(SettingsChanged(draw_settings(self.random)))
+
     def _load(self) -> None:
         self.feed(LoadRequested(self._new_id(), self._any_model()))
 
@@ -439,5 +453,7 @@ _ACTS: Final[dict[str, Callable[[Swarm], None]]] = {
     "budget": Swarm._change_budgets,
     "measurement": Swarm._measure,
     "clock_stop": Swarm._stop_clock,
+    "patch": Swarm._patch,
+    "settings": Swarm._change_settings,
 }
 """Faults that happen by themselves; the others are drawn where something is spawned or sent."""

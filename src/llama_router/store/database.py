@@ -18,13 +18,25 @@ from urllib.parse import quote
 import msgspec
 
 from llama_router.store import schema
-from llama_router.store.records import NAME_MAX_CHARS, Footprint, FootprintKey, RequestRecord
+from llama_router.store.records import (
+    NAME_MAX_CHARS,
+    PROMPT_MAX_CHARS,
+    Footprint,
+    FootprintKey,
+    RequestRecord,
+)
 
 _log = logging.getLogger(__name__)
 
 # About 30 MB of history, weeks of busy use.
 REQUESTS_MAX_COUNT = 200_000
 REQUESTS_MAX_AGE_S = 90 * 24 * 3600.0
+# Prompts, where they are kept, make rows a hundred times longer.
+STORE_MAX_BYTES = 512 * 1024 * 1024
+# Of one answer, which is held in memory: it ends with the row in which this is reached.
+ANSWER_PROMPTS_MAX_CHARS = 16 * 1024 * 1024
+# Of the oldest rows, at a time, when the file is too large.
+_CUT_DIVISOR = 10
 # Far more than anybody has models times arguments.
 FOOTPRINTS_MAX_COUNT = 10_000
 # A reader of another process may hold the file for a moment.
@@ -33,7 +45,11 @@ _FILE_MODE = 0o600
 # SQLite's own limit.
 _INTEGER_MAX = 2**63 - 1
 
-_REQUEST_COLUMNS = "time_s, model, key, tokens_in, tokens_out, queue_s, first_byte_s, total_s, end"
+_REQUEST_COLUMNS = (
+    "time_s, model, key, tokens_in, tokens_out, queue_s, first_byte_s, total_s, end,"
+    " path, status, prompt"
+)
+_REQUEST_PLACES = ", ".join("?" for _ in _REQUEST_COLUMNS.split(","))
 # https://sqlite.org/rescode.html: the file is not, or no longer, a database.
 _BROKEN_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -76,7 +92,7 @@ class Database:
                 (_footprint_row(key, footprint) for key, footprint in footprints),
             )
             connection.executemany(
-                f"INSERT INTO requests ({_REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+                f"INSERT INTO requests ({_REQUEST_COLUMNS}) VALUES ({_REQUEST_PLACES})",  # noqa: S608 - constants
                 (_request_row(record) for record in requests),
             )
             connection.execute("COMMIT")
@@ -86,8 +102,10 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def prune(self, now_s: float, *, max_count: int, max_age_s: float) -> None:
-        """Remove the oldest requests, by count and by age, and the oldest footprints."""
+    def prune(
+        self, now_s: float, *, max_count: int, max_age_s: float, max_bytes: int = STORE_MAX_BYTES
+    ) -> None:
+        """Remove the oldest requests, by count, age and size, and the oldest footprints."""
         connection = self._connection
         connection.execute("DELETE FROM requests WHERE time_s < ?", (now_s - max_age_s,))
         connection.execute(
@@ -99,6 +117,23 @@ class Database:
             " ORDER BY measured_at_s DESC LIMIT -1 OFFSET ?)",
             (FOOTPRINTS_MAX_COUNT,),
         )
+
+        while self._used_bytes() > max_bytes:
+            cut = connection.execute(
+                "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY id"
+                " LIMIT max(1, (SELECT count(*) FROM requests) / ?))",
+                (_CUT_DIVISOR,),
+            )
+            if not cut.rowcount:
+                return
+
+    def _used_bytes(self) -> int:
+        """Return how much of the file is in use; what is free in it is taken before it grows."""
+        page_bytes, page_count, free_count = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return page_bytes * (page_count - free_count)
 
     def footprints(self) -> dict[FootprintKey, Footprint]:
         """Return all that are kept; rows that make no sense are left out."""
@@ -116,20 +151,23 @@ class Database:
         return found
 
     def requests(self, since_s: float, limit: int) -> list[RequestRecord]:
-        """Return the newest ``limit`` requests that arrived at ``since_s`` or later, in order."""
+        """Return the newest ``limit`` requests that arrived at ``since_s`` or later, in order.
+
+        Fewer, where their prompts come to ANSWER_PROMPTS_MAX_CHARS.
+        """
         return _select(self._connection, since_s, limit)
 
 
 def read_requests(path: Path, since_s: float, limit: int) -> list[RequestRecord]:
     """Read the history of a store, also while a router is writing to it; changes nothing.
 
-    Raises sqlite3.Error.
+    Without the prompts. Raises sqlite3.Error.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S
     )
     try:
-        return _select(connection, since_s, limit)
+        return _select(connection, since_s, limit, prompt="''")
     finally:
         connection.close()
 
@@ -193,9 +231,9 @@ def _footprint_row(key: FootprintKey, footprint: Footprint) -> tuple[object, ...
     )
 
 
-def _text(value: str) -> str:
+def _text(value: str, max_chars: int = NAME_MAX_CHARS) -> str:
     # SQLite takes no lone surrogates, which names from JSON may hold.
-    return value[:NAME_MAX_CHARS].encode("utf-8", "replace").decode()
+    return value[:max_chars].encode("utf-8", "replace").decode()
 
 
 def _count(value: int | None) -> int | None:
@@ -234,19 +272,32 @@ def _request_row(record: RequestRecord) -> tuple[object, ...]:
         _duration(record.first_byte_s),
         _finite(record.total_s),
         _text(record.end),
+        _text(record.path),
+        _count(record.status),
+        _text(record.prompt, PROMPT_MAX_CHARS),
     )
 
 
-def _select(connection: sqlite3.Connection, since_s: float, limit: int) -> list[RequestRecord]:
-    rows = connection.execute(
-        f"SELECT {_REQUEST_COLUMNS} FROM requests WHERE time_s >= ?"  # noqa: S608 - a constant
+def _select(
+    connection: sqlite3.Connection, since_s: float, limit: int, *, prompt: str = "prompt"
+) -> list[RequestRecord]:
+    names = [name.strip() for name in _REQUEST_COLUMNS.split(",")]
+    columns = ", ".join([*names[:-1], prompt])
+    cursor = connection.execute(
+        f"SELECT {columns} FROM requests WHERE time_s >= ?"  # noqa: S608 - constants
         " ORDER BY time_s DESC, id DESC LIMIT ?",
         (since_s, min(max(0, limit), _INTEGER_MAX)),
-    ).fetchall()
-    names = [name.strip() for name in _REQUEST_COLUMNS.split(",")]
+    )
     found: list[RequestRecord] = []
-    for row in reversed(rows):
+    prompts_chars = 0
+    for row in cursor:
         # SQLite keeps any type in any column, and the file may have been edited.
         with suppress(msgspec.ValidationError):
-            found.append(msgspec.convert(dict(zip(names, row, strict=True)), RequestRecord))
+            record = msgspec.convert(dict(zip(names, row, strict=True)), RequestRecord)
+            found.append(record)
+            prompts_chars += len(record.prompt)
+        if prompts_chars >= ANSWER_PROMPTS_MAX_CHARS:
+            break
+    cursor.close()
+    found.reverse()
     return found

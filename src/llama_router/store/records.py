@@ -1,9 +1,11 @@
-"""What the store keeps. Never prompts, answers or keys."""
+"""What the store keeps. Never answers or keys, and prompts only if the config says so."""
 
 import msgspec
 
 # What a name may cost at most, as names come from configs and requests.
 NAME_MAX_CHARS = 1024
+# What a prompt may; the newest of a conversation, which is at its end, says most.
+PROMPT_MAX_CHARS = 16 * 1024
 
 
 class FootprintKey(msgspec.Struct, frozen=True):
@@ -34,7 +36,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     ``time_s`` is its arrival in Unix time, ``key`` the name of its API key (never the key),
     ``end`` its end code ("-.-" for a good one). The durations run from its arrival; None for a
-    stage that it did not reach, as for tokens that nobody counted.
+    stage that it did not reach, as for tokens that nobody counted. ``path`` is what was asked of
+    the engine, ``status`` the answer's, 0 without one. ``prompt`` is the request's JSON, shortened,
+    and empty unless ``router.history_prompts`` is on.
     """
 
     time_s: float
@@ -46,3 +50,6 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: int | None = None
     queue_s: float | None = None
     first_byte_s: float | None = None
+    path: str = ""
+    status: int = 0
+    prompt: str = ""

@@ -26,8 +26,14 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX requests_by_time ON requests (time_s)")
 
 
+def _say_what_was_asked(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE requests ADD COLUMN path TEXT NOT NULL DEFAULT ''")
+    connection.execute("ALTER TABLE requests ADD COLUMN status INTEGER NOT NULL DEFAULT 0")
+    connection.execute("ALTER TABLE requests ADD COLUMN prompt TEXT NOT NULL DEFAULT ''")
+
+
 # The n-th leads from version n - 1 to version n. Released ones are never edited.
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+MIGRATIONS: tuple[Migration, ...] = (_create, _say_what_was_asked)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from llama_router.store import database
 from llama_router.store.database import Database
 from llama_router.store.lock import FileLock, LockedError
@@ -24,6 +26,8 @@ _log = logging.getLogger(__name__)
 BATCH_INTERVAL_S = 0.25
 # At 10,000 requests a second the batches of a disk that hangs for five seconds.
 QUEUED_MAX_COUNT = 50_000
+# Of prompts, which may be a thousand times as long as the rest: beyond, requests come without.
+QUEUED_PROMPTS_MAX_CHARS = 64 * 1024 * 1024
 # Old rows are looked for after this many new ones: prune touches the whole index.
 PRUNE_EVERY_COUNT = 2000
 # A question is answered after the batch before it; longer than any healthy disk needs.
@@ -81,6 +85,9 @@ class Store:
         self._is_closing = threading.Event()
         self._dropped_full_count = 0
         self._dropped_failed_count = 0
+        # Each is counted up by one thread only, so that no lock is needed; the rest is queued.
+        self._prompt_chars_put = 0
+        self._prompt_chars_taken = 0
         self._added_count = 0
         self._last_failure = ""
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
@@ -153,7 +160,13 @@ class Store:
         return self._footprints
 
     def add_request(self, record: RequestRecord) -> None:
-        """Add a request that has ended to the history."""
+        """Add a request that has ended to the history. For one thread at a time."""
+        if record.prompt:
+            queued_chars = self._prompt_chars_put - self._prompt_chars_taken
+            if queued_chars + len(record.prompt) > QUEUED_PROMPTS_MAX_CHARS:
+                record = msgspec.structs.replace(record, prompt="")
+            elif len(self._items) < self._queued_max_count:
+                self._prompt_chars_put += len(record.prompt)
         self._put(record)
 
     def requests(
@@ -229,6 +242,7 @@ class Store:
                 questions.append(item)
             elif isinstance(item, RequestRecord):
                 requests.append(item)
+                self._prompt_chars_taken += len(item.prompt)
             else:
                 footprints.append(item)
         if footprints or requests:

@@ -193,11 +193,14 @@ def _read_log(router: RouterProcess, tally: Tally) -> None:
 
 
 def _engines(router: RouterProcess, mark: str) -> list[psutil.Process]:
-    """Return what lives below the router, without its guardian: its one child."""
+    """Return what lives below the router, without its helpers: its own children, one of a kind."""
     found = [process for process in marked_processes(mark) if process.pid != router.process.pid]
-    parents = {process.pid: _parent(process) for process in found}
-    guardians = [pid for pid, parent in parents.items() if parent == router.process.pid][:1]
-    return [process for process in found if process.pid not in guardians]
+    helpers: dict[str, int] = {}
+    for process in found:
+        if _parent(process) == router.process.pid:
+            # By its command: the guardian, the watcher of folders, the reader of bodies.
+            helpers.setdefault(_name(process).partition(": ")[2], process.pid)
+    return [process for process in found if process.pid not in helpers.values()]
 
 
 def _parent(process: psutil.Process) -> int:

@@ -65,6 +65,16 @@ def test_without_a_projector_a_bare_argument_takes_no_word_with_it() -> None:
     assert fill("--odd-program", "$mmproj", model=TEXT_ONLY) == ("--odd-program",)
 
 
+def test_option_of_a_draft_model_goes_with_it_where_there_is_none() -> None:
+    command = ("run", "--model-draft", "$draft", "--mmproj", "$mmproj", "--spec=$draft", "--jinja")
+    drafted = ModelFacts(id="text", path=Path("/m/text.gguf"), draft=Path("/m/mtp-text.gguf"))
+    draft = "/m/mtp-text.gguf"
+    assert fill(*command, model=TEXT_ONLY) == ("run", "--jinja")
+    assert fill(*command, model=drafted) == (
+        *("run", "--model-draft", draft, f"--spec={draft}", "--jinja"),
+    )
+
+
 def test_a_dollar_sign_before_mmproj_is_no_placeholder() -> None:
     assert fill("run", "--x", "$$mmproj", model=TEXT_ONLY) == ("run", "--x", "$mmproj")
 
@@ -113,3 +123,19 @@ def test_the_limits_are_those_of_the_config() -> None:
         fields.ARGUMENTS_MAX_COUNT,
         fields.ARGUMENT_MAX_CHARS,
     )
+
+
+def test_parameters_stand_where_the_command_says_and_else_at_its_end() -> None:
+    given = ("--a", "1")
+    for command, filled in (
+        (("run", "$port", "$parameters", "x"), ("run", "1", *given, "x")),
+        (("run", "$port", "x"), ("run", "1", "x", *given)),
+    ):
+        assert fill_command(command, MODEL, host="h", port=1, parameters=given) == filled
+    with pytest.raises(CommandError, match="one of its own"):
+        check_command(["run", "$port", "--x=$parameters"])
+
+
+def test_a_parameter_is_not_read_as_a_placeholder() -> None:
+    filled = fill_command(("run", "$port"), MODEL, host="h", port=1, parameters=("--a", "$path"))
+    assert filled[-1] == "$path"

@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llama_router.config.schema import DEFAULT_COMMAND
@@ -115,3 +116,101 @@ def test_the_templates_settings_reach_the_launch() -> None:
 )
 def test_every_command_has_one_kind(argv: tuple[str, ...], name: str) -> None:
     assert kind_of(argv).name == name
+
+
+PLAIN = CommandTemplate(command=DEFAULT_COMMAND, is_default=True)
+
+
+def launched(template: CommandTemplate, model: ModelFacts = MODEL) -> LaunchSpec:
+    return build_launch(
+        template,
+        model,
+        generation=1,
+        host="127.0.0.1",
+        port=50001,
+        base_env={"LLAMA_ROUTER_TOKEN": "secret", "LLAMA_ARG_MODEL": "x", "HOME": "/h"},
+        found_llama_server=FOUND,
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_embedding", "is_reranker", "added"),
+    [(False, False, ()), (True, False, ("--embeddings",)), (True, True, ("--reranking",))],
+)
+def test_the_default_command_is_told_what_a_model_is_for(
+    *, is_embedding: bool, is_reranker: bool, added: tuple[str, ...]
+) -> None:
+    model = msgspec.structs.replace(MODEL, is_embedding=is_embedding, is_reranker=is_reranker)
+    plain = launched(PLAIN)
+    assert launched(PLAIN, model).argv == (*plain.argv, *added)
+    own = CommandTemplate(command=DEFAULT_COMMAND)
+    assert launched(own, model).argv == plain.argv
+
+
+def test_variables_of_the_config_go_over_all_and_never_the_routers_own() -> None:
+    env = {"LLAMA_ARG_MODEL": "mine", "LLAMA_ARG_API_PREFIX": "/x", "A": "$b"}
+    spec = launched(CommandTemplate(command=DEFAULT_COMMAND, env=env))
+    assert spec.env == {"HOME": "/h", PUSH: "0", **env}
+    for name in ("LLAMA_ROUTER_TOKEN", "llama_router_engine", PUSH, "", "A=B"):
+        with pytest.raises(CommandError, match="env"):
+            launched(CommandTemplate(command=DEFAULT_COMMAND, env={name: "x"}))
+
+
+def test_an_address_of_its_own_needs_no_port_in_the_command() -> None:
+    template = CommandTemplate(command=("run",), address="http://box:9000/v1")
+    spec = launched(template)
+    assert not template.needs_port
+    assert (spec.host, spec.port, spec.path_prefix) == ("box", 9000, "/v1")
+    assert spec.health_path == "/v1/health"
+    assert spec.is_address_given
+    for address in ("", "http://$host:$port"):
+        with pytest.raises(CommandError, match=r"does not say \$port"):
+            launched(CommandTemplate(command=("run",), address=address))
+    with pytest.raises(CommandError, match="address"):
+        launched(CommandTemplate(command=("run",), address="box:9000"))
+
+
+def test_no_health_endpoint_is_no_path() -> None:
+    spec = launched(CommandTemplate(command=DEFAULT_COMMAND, health_path="none"))
+    assert spec.health_path == ""
+
+
+def test_parameters_are_put_after_what_is_added_and_bad_ones_said() -> None:
+    template = CommandTemplate(command=("run", "$port"), parameters={"a": 1, "b": True})
+    assert launched(template).argv == ("run", "50001", "--a", "1", "--b")
+    with pytest.raises(CommandError, match="parameters: a"):
+        launched(CommandTemplate(command=("run", "$port"), parameters={"a": "--b"}))
+
+
+def test_a_stop_command_is_filled_but_for_the_pid() -> None:
+    command = ("stop", "$pid", "--url=http://$host:$port/$pid", "$model", "$$x")
+    spec = launched(CommandTemplate(command=DEFAULT_COMMAND, stop_command=command))
+    assert spec.stop_argv == (
+        ("stop",),
+        ("", ""),
+        ("--url=http://127.0.0.1:50001/", ""),
+        ("alpha",),
+        ("$x",),
+    )
+    for bad in (("stop", "$parameters"), ("stop", "$nothing"), ("", "x"), ("a\0",)):
+        with pytest.raises(CommandError):
+            launched(CommandTemplate(command=DEFAULT_COMMAND, stop_command=bad))
+
+
+@pytest.mark.parametrize("found", [FOUND, None], ids=["llama-server", "embedded"])
+def test_an_engine_with_a_stop_command_ends_for_a_signal_alone(
+    found: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "embedded_available", lambda: True)
+    template = CommandTemplate(command=DEFAULT_COMMAND, stop_command=("kill", "$pid"))
+    spec = build_launch(
+        template,
+        MODEL,
+        generation=7,
+        host="127.0.0.1",
+        port=50001,
+        base_env={PUSH: "1", "LLAMA_ARG_ALIAS": "other", "HOME": "/h"},
+        found_llama_server=found,
+    )
+    assert spec.readiness is Readiness.PROBED
+    assert spec.env == {"HOME": "/h"}

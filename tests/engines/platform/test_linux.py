@@ -55,7 +55,14 @@ def test_a_tree_is_not_called_whole_while_an_orphan_is_in_the_middle_of_exec(
 ) -> None:
     table = process_table()
     mark = b"LLAMA_ROUTER_ENGINE=x:1\0"
-    process = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    process = subprocess.Popen(
+        ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"up\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"up\n"  # its exec is over
     real_stat = linux._stat
 
     def stat_without_environment(pid: int) -> list[str] | None:
@@ -75,7 +82,7 @@ def test_a_tree_is_not_called_whole_while_an_orphan_is_in_the_middle_of_exec(
             assert table.tree(None, process.pid, mark, others) == ({process.pid}, True)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_marks_are_found_at_the_start_of_an_entry_only() -> None:

@@ -1,4 +1,4 @@
-"""First come, first served, between models that exclude each other by group."""
+"""First come, first served, between models that may not run together."""
 
 from itertools import takewhile
 from operator import attrgetter
@@ -15,19 +15,20 @@ _age = attrgetter("waiting.head.request_id")
 
 
 class ArrivalOrder:
-    """The model of the oldest waiter is next, and what is not of its group has to go.
+    """The model of the oldest waiter is next, and what may not run beside it has to go.
 
-    From the moment it is next it has a *claim*: whoever is younger and of another group waits
-    behind it, even for a model that is loaded, so a stream of newcomers cannot starve it. Models of
-    its own group do not delay it and go along. Nothing is ever cut for a claim: what is in the way
+    From the moment it is next it has a *claim*: whoever is younger and may not run beside it waits
+    behind it, even for a model that is loaded, so a stream of newcomers cannot starve it. Models
+    that may do not delay it and go along. Nothing is ever cut for a claim: what is in the way
     finishes its requests first, and a load that somebody waits for is finished and used once. Each
     turn serves all who wait by then, so requests that alternate between models cost one load for
     each model, not for each request.
 
     A model that backs off after a crash has no claim until its time is over.
 
-    Where memory is short, everybody younger waits behind the claim, and the models that were used
-    least recently go.
+    Where memory is short, or there are rules for groups or combinations, everybody younger waits
+    behind the claim. Of what is in the way for want of memory, that goes which was used least
+    recently.
     """
 
     serves_at_once = False
@@ -40,23 +41,24 @@ class ArrivalOrder:
     def plan(self, ledger: Ledger) -> list[Step]:
         """See :class:`~llama_router.core.policies.base.Policy`."""
         steps: list[Step] = []
-        claim: Model | None = None
+        acting: list[Model] = []
+        rules = ledger.coexistence
         by_age = sorted(ledger.waiting.values(), key=_age)
         if self._is_strict:
             return self._plan_strictly(by_age, ledger)
         for model in by_age:
-            if model.is_set_back or (claim is not None and self.excludes(model, claim)):
+            if model.is_set_back or not rules.may_join(model, acting):
                 continue
-            # All claims are of one group, so the first stands for all.
-            claim = claim or model
             if model.state is State.READY and not model.held and model.capacity:
                 steps.append(Serve(model))
             elif model.state is State.UNLOADED:
-                way = self._make_way(model, ledger)
-                steps += way
-                if ledger.memory.budgets or ledger.settings.max_loaded:
+                steps += self._make_way(model, ledger, acting)
+                if ledger.memory.budgets or ledger.settings.max_loaded or rules.has_rules:
                     # One at a time, for what is free now is not free for two.
                     return steps
+            if rules.has_rules or not acting or model.address:
+                # Without rules all of them are of one group, so the first stands for all.
+                acting.append(model)
         return steps
 
     def _plan_strictly(self, by_age: list[Model], ledger: Ledger) -> list[Step]:
@@ -65,7 +67,7 @@ class ArrivalOrder:
             return []
         model = able[0]
         if model.state is State.UNLOADED:
-            return self._make_way(model, ledger)
+            return self._make_way(model, ledger, [])
         if model.state is not State.READY or model.held or not model.capacity:
             return []
         if len(able) == 1:
@@ -74,12 +76,12 @@ class ArrivalOrder:
         elders = takewhile(lambda each: each.request_id < next_id, model.waiting)
         return [Serve(model, max(1, sum(1 for _ in elders)))]
 
-    def excludes(self, one: Model, other: Model) -> bool:
-        """Return whether the two are of different groups."""
-        return one.spec.group != other.spec.group
-
-    def _make_way(self, model: Model, ledger: Ledger) -> list[Step]:
-        in_the_way = [other for other in ledger.running.values() if self.excludes(model, other)]
+    def _make_way(self, model: Model, ledger: Ledger, beside: list[Model]) -> list[Step]:
+        running, going = ledger.running, ledger.going
+        rules = ledger.coexistence
+        in_the_way = rules.outlaws(model, running, going, beside, self._readiness)
+        if not in_the_way and not rules.may_start(model, running.values()):
+            return []  # those who are in the way are going
         if not in_the_way and ledger.has_room_for(model):
             return [Start(model)]
         if not in_the_way:
@@ -106,6 +108,9 @@ class ArrivalOrder:
                 add(free, other.reserved)
                 places += 1
         return chosen if places > 0 and not lacks(free, model.memory) else []
+
+    def _readiness(self, model: Model) -> int:
+        return 0 if self._may_go(model) else 1
 
     @staticmethod
     def _may_go(model: Model) -> bool:

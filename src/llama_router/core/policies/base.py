@@ -74,6 +74,3 @@ class Policy(Protocol):
         The core carries the steps out and asks again after any Serve, Claim or Refuse; a plan that
         has been carried out must lead to an empty one, but for ``Wake``.
         """
-
-    def excludes(self, one: Model, other: Model) -> bool:
-        """Return whether the two may not have a process at the same time."""

@@ -1,7 +1,6 @@
 """A switch when it is worth more than it costs, and for everybody within a bound."""
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 from llama_router.core import reasons
@@ -50,7 +49,7 @@ class BenefitOrder:
         if not candidates:
             return []
         steps: list[Step] = []
-        weighing = _Weighing(ledger, self.excludes)
+        weighing = _Weighing(ledger)
         for model in candidates:
             step = weighing.weigh(model)
             if step is not None:
@@ -58,10 +57,6 @@ class BenefitOrder:
         if weighing.wake_at < math.inf:
             steps.append(Wake(weighing.wake_at))
         return steps
-
-    def excludes(self, one: Model, other: Model) -> bool:
-        """Return whether the two are of different groups."""
-        return one.spec.group != other.spec.group
 
     @staticmethod
     def _candidates(ledger: Ledger) -> list[Model]:
@@ -96,19 +91,18 @@ def _rank_in_use(victim: Model) -> int:
 class _Weighing:
     """One look at the whole; claims that it finds worth it are booked for those who follow."""
 
-    def __init__(self, ledger: Ledger, excludes: Callable[[Model, Model], bool]) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.wake_at = math.inf
         self._ledger = ledger
-        self._excludes = excludes
+        self._rules = ledger.coexistence
         self._outlook = Outlook(ledger)
         self._claims = list(ledger.claims.values())
         self._put_off: dict[tuple[str, tuple[str, ...]], Model] = {}
-        """Who is overdue but has to wait for a load or a claim that came before: by group and
-        devices one stands for all."""
+        """Who is overdue but has to wait for a load or a claim that came before: of those that
+        the rules treat alike and that want the same devices one stands for all."""
         self._going = dict.fromkeys(ledger.going)
         self._outlaws: dict[str, list[Model]] = {}
         self._pools: list[list[Model]] = []
-        self._groups: dict[str, None] | None = None
         self._protected_until = math.inf
         self._can_be_free: dict[str, int] | None = None
         self._can_be_places = 0
@@ -122,11 +116,11 @@ class _Weighing:
             step = self._weigh_fairly(model, overdue_at, is_overdue=is_overdue)
         if step is None and is_overdue:
             devices = tuple(part.device for part in model.memory)
-            self._put_off.setdefault((model.spec.group, devices), model)
+            self._put_off.setdefault((self._rules.key_of(model), devices), model)
         return step
 
     def _weigh_fairly(self, model: Model, overdue_at: float, *, is_overdue: bool) -> Step | None:
-        if any(self._excludes(model, claimant) for claimant in self._claims):
+        if not self._rules.may_join(model, self._claims):
             return None
         outlaws = self._outlaws_of(model)
         if not outlaws and self._outlook.places > 0 and not self._outlook.shortfall(model, []):
@@ -137,33 +131,37 @@ class _Weighing:
 
     def _is_in_the_way(self, model: Model, elder: Model) -> bool:
         """Return whether ``elder`` would have to wait for it that ``model`` was loaded."""
-        if self._ledger.settings.max_loaded or self._excludes(model, elder):
+        running, going, claims = self._ledger.running, self._going, self._claims
+        if self._ledger.settings.max_loaded:
+            return True
+        if self._rules.would_delay(model, elder, running, going, claims):
             return True
         wanted = {part.device for part in elder.memory if part.device in self._outlook.free}
         return any(part.device in wanted for part in model.memory)
 
     def _outlaws_of(self, model: Model) -> list[Model]:
-        """Return who has to go for the group of ``model``, however much memory there is."""
-        running = self._ledger.running.values()
-        if self._groups is None:
-            self._groups = dict.fromkeys([other.spec.group for other in running])
-        group = model.spec.group
-        if group not in self._outlaws:
-            is_alone = not self._groups or (len(self._groups) == 1 and group in self._groups)
-            self._outlaws[group] = (
-                []
-                if is_alone
-                else [
-                    other
-                    for other in running
-                    if self._excludes(model, other) and other.name not in self._going
-                ]
-            )
-        return self._outlaws[group]
+        """Return who has to go by the rules, however much memory there is."""
+        rules, running = self._rules, self._ledger.running
+        key = rules.key_of(model)
+        outlaws = self._outlaws.get(key)
+        if outlaws is None:
+            outlaws = rules.outlaws(model, running, self._going, self._claims, self._readiness)
+            self._outlaws[key] = outlaws
+        return outlaws
+
+    def _is_kept_out(self, model: Model) -> bool:
+        """Return whether a pinned model keeps it out, and not only as long as there are claims."""
+        running = self._ledger.running
+        outlaws = self._rules.outlaws(model, running, self._going, (), self._readiness)
+        return any(outlaw.spec.pinned for outlaw in outlaws)
 
     def _weigh_swap(self, model: Model, outlaws: list[Model], *, is_overdue: bool) -> Step | None:
-        if any(outlaw.spec.pinned for outlaw in outlaws):
-            return self._refuse(model, " beside a pinned model of another group")
+        for outlaw in outlaws:
+            if outlaw.spec.pinned:
+                if not self._is_kept_out(model):
+                    return None
+                why = self._rules.why(model, outlaw)
+                return self._refuse(model, f" beside a pinned model {why}")
         least = max((self._readiness(outlaw) for outlaw in outlaws), default=_IDLE)
         for readiness in range(least, _NEVER):
             if readiness > _IDLE and self._will_never_fit(model):
@@ -281,9 +279,10 @@ class _Weighing:
     def _claim(self, model: Model, victims: tuple[Model, ...], reason: str) -> Claim:
         self._outlook.book(model, victims)
         self._claims.append(model)
+        if victims or self._rules.has_rules:
+            self._outlaws.clear()
         for victim in victims:
             self._going[victim.name] = None
-            self._outlaws.clear()
             for pool in self._pools:
                 if victim in pool:
                     pool.remove(victim)

@@ -40,6 +40,7 @@ class Flag(NamedTuple):
     ``read`` turns the option's value into settings; None for an option without a value, whose
     settings are ``fixed``. ``default`` stands in for a value that may be left out. ``marks`` names
     the bit by which llama.cpp knows that the user, not the model file, chose a sampling setting.
+    ``convert`` is what ``read`` makes of the value, before it is a setting.
     Settings in ``appends`` add to what earlier flags gave; all others replace it.
     """
 
@@ -49,6 +50,7 @@ class Flag(NamedTuple):
     default: str | None = None
     marks: str = ""
     appends: bool = False
+    convert: Callable[[str], object] | None = None
 
 
 class Settings(NamedTuple):
@@ -135,7 +137,7 @@ def value(
         converted = convert(text)
         return dict.fromkeys(paths, converted)
 
-    return Flag(names, read, default=default, marks=marks, appends=appends)
+    return Flag(names, read, default=default, marks=marks, appends=appends, convert=convert)
 
 
 def switch(settings: Mapping[str, object], *names: str) -> Flag:
@@ -188,13 +190,18 @@ def listed(convert: Callable[[str], object]) -> Callable[[str], tuple[object, ..
     return read
 
 
-def choice(options: Mapping[str, object]) -> Callable[[str], object]:
-    """Make a reader that takes only the words in ``options``."""
+class Choice:
+    """A reader that takes only the words in ``options``."""
 
-    def read(word: str) -> object:
+    def __init__(self, options: Mapping[str, object]) -> None:
+        self.options = options
+
+    def __call__(self, word: str) -> object:
+        """Return what the word stands for."""
         try:
-            return options[word]
+            return self.options[word]
         except KeyError:
-            raise ValueError(f"it has to be one of {', '.join(options)}") from None
+            raise ValueError(f"it has to be one of {', '.join(self.options)}") from None
 
-    return read
+
+choice = Choice

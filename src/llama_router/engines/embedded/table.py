@@ -104,16 +104,19 @@ _SPECULATIVE_TYPES = {
 }
 
 
-def _layers(raw: str) -> int:
+def layers(raw: str) -> int:
+    """Read how many layers go to the GPU."""
     return {"auto": -1, "all": -2}[raw] if raw in ("auto", "all") else integer(raw)
 
 
-def _seed(raw: str) -> int:
+def seed(raw: str) -> int:
+    """Read a seed; -1 is a random one."""
     # LLAMA_DEFAULT_SEED is the unsigned form of -1.
     return int(raw) % 2**32 if raw.lstrip("-").isdigit() else integer(raw)
 
 
-def _reciprocal(raw: str) -> float:
+def reciprocal(raw: str) -> float:
+    """Read a scale that llama.cpp keeps the other way round."""
     scale = number(raw)
     if scale == 0:
         raise ValueError("it must not be zero")
@@ -135,7 +138,8 @@ def _scaled_adapter(raw: str) -> Adapter:
     return Adapter(path, number(scale))
 
 
-def _first_experts(raw: str) -> tuple[str, ...]:
+def first_experts(raw: str) -> tuple[str, ...]:
+    """Read of how many layers the experts stay in RAM."""
     count = integer(raw)
     if not 0 <= count <= _MAX_LAYERS:
         raise ValueError(f"it has to be between 0 and {_MAX_LAYERS}")
@@ -162,7 +166,7 @@ _MODEL = [
     value("model.path", text, "-m", "--model"),
     value("model_alias", listed(text), "-a", "--alias"),
     value("model_tags", listed(text), "--tags"),
-    value("n_gpu_layers", _layers, "-ngl", "--gpu-layers", "--n-gpu-layers"),
+    value("n_gpu_layers", layers, "-ngl", "--gpu-layers", "--n-gpu-layers"),
     value("split_mode", choice(_SPLIT_MODES), "-sm", "--split-mode"),
     value("tensor_split", listed(number), "-ts", "--tensor-split"),
     value("main_gpu", integer, "-mg", "--main-gpu"),
@@ -176,7 +180,7 @@ _MODEL = [
     switch({"tensor_buft_overrides": (f"{_EXPERT_TENSORS}=CPU",)}, "-cmoe", "--cpu-moe")._replace(
         appends=True
     ),
-    value("tensor_buft_overrides", _first_experts, "-ncmoe", "--n-cpu-moe", appends=True),
+    value("tensor_buft_overrides", first_experts, "-ncmoe", "--n-cpu-moe", appends=True),
     switch({"check_tensors": True}, "--check-tensors"),
     switch({"no_host": True}, "--no-host"),
     *_pair("no_extra_bufts", ("--repack",), ("-nr", "--no-repack"), inverted=True),
@@ -222,7 +226,7 @@ _CONTEXT = [
     switch({"swa_full": True}, "--swa-full"),
     value("flash_attn_type", choice(_FLASH_ATTENTION), "-fa", "--flash-attn", default="on"),
     value("rope_scaling_type", choice(_ROPE_SCALING), "--rope-scaling"),
-    value("rope_freq_scale", _reciprocal, "--rope-scale"),
+    value("rope_freq_scale", reciprocal, "--rope-scale"),
     value("rope_freq_base", number, "--rope-freq-base"),
     value("rope_freq_scale", number, "--rope-freq-scale"),
     value("yarn_orig_ctx", integer, "--yarn-orig-ctx"),
@@ -302,7 +306,7 @@ _SAMPLING = [
     value("n_keep", integer, "--keep"),
     *_pair("escape", ("-e", "--escape"), ("--no-escape",)),
     value("sampling.samplers", text, "--samplers", marks="SAMPLERS"),
-    value("sampling.seed", _seed, "-s", "--seed"),
+    value("sampling.seed", seed, "-s", "--seed"),
     switch({"sampling.ignore_eos": True}, "--ignore-eos"),
     value("sampling.temp", number, "--temp", "--temperature", marks="TEMP"),
     value("sampling.top_k", integer, "--top-k", marks="TOP_K"),
@@ -334,7 +338,7 @@ _SPECULATIVE = [
     value("speculative.draft.mparams.path", text, "--spec-draft-model", "-md", "--model-draft"),
     value(
         "speculative.draft.n_gpu_layers",
-        _layers,
+        layers,
         "--spec-draft-ngl",
         "-ngld",
         "--gpu-layers-draft",

@@ -10,6 +10,7 @@ from llama_router.engines.kinds.llama_server import find_llama_server
 from llama_router.engines.kinds.registry import (
     build_launch,
     kind_of,
+    purpose_arguments,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "check_command",
     "find_llama_server",
     "kind_of",
+    "purpose_arguments",
 ]

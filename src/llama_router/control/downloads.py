@@ -1,0 +1,267 @@
+"""Models from the hub: what there is, and what is on its way."""
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+import msgspec
+from fastapi import FastAPI, Query
+from fastapi.responses import Response
+from pydantic import Field
+
+from llama_router.control.errors import declared
+from llama_router.control.shapes import Answer, Order, encoded
+
+_REFERENCE_MAX_CHARS = 300
+_PATH_MAX_CHARS = 1024
+_QUERY_MAX_CHARS = 200
+_ID_MAX_CHARS = 64
+_HITS_MAX_COUNT = 100
+_HITS_DEFAULT_COUNT = 20
+
+
+class DownloadInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A download. ``state`` is one of running, paused, complete, failed.
+
+    ``model`` is the id that the model has, or will have, in the list of models; ``size`` of what is
+    not known yet is None. ``note``: the last thing worth telling. ``error_code``, ``error``: why it
+    has failed.
+    """
+
+    id: str
+    repo: str
+    tag: str
+    file: str
+    state: str
+    created_s: float
+    model: str = ""
+    done_bytes: int = 0
+    total_bytes: int | None = None
+    bytes_per_s: int = 0
+    file_count: int = 0
+    files_done_count: int = 0
+    note: str = ""
+    error_code: str = ""
+    error: str = ""
+
+
+class HitInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository with GGUF files; 0 and "" stand for what the hub does not say."""
+
+    repo: str
+    downloads: int = 0
+    likes: int = 0
+    modified: str = ""
+    gated: bool = False
+    task: str = ""
+    architecture: str = ""
+    parameter_count: int = 0
+    context_length: int = 0
+
+
+class FileInfo(msgspec.Struct, frozen=True):
+    """A file of a repository."""
+
+    path: str
+    size_bytes: int
+
+
+class VariantInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A quantisation of a model.
+
+    ``fits``: yes, no, or unknown; ``fits_because`` says why, and what that was judged by.
+    ``is_cached``: whether it is on this machine. ``missing``: what the repository lacks of it.
+    """
+
+    id: str
+    tag: str
+    size_bytes: int
+    files: tuple[FileInfo, ...]
+    projector: FileInfo | None = None
+    is_default: bool = False
+    is_cached: bool = False
+    missing: str = ""
+    fits: str = "unknown"
+    fits_because: str = ""
+
+
+class RepoInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repository holds for llama.cpp."""
+
+    repo: str
+    commit: str
+    variants: tuple[VariantInfo, ...]
+    projectors: tuple[FileInfo, ...]
+    drafts: tuple[FileInfo, ...]
+
+
+class DownloadsFacade(Protocol):
+    """What the runtime does for these routes. Everything raises ControlError."""
+
+    async def downloads(self) -> Sequence[DownloadInfo]:
+        """Return all that is remembered, oldest first."""
+
+    async def download(self, number: str) -> DownloadInfo:
+        """Return one."""
+
+    async def begin_download(self, reference: str, file: str) -> DownloadInfo:
+        """Begin to download; return at once. One that is there already is resumed instead."""
+
+    async def pause_download(self, number: str) -> DownloadInfo:
+        """End it for now; what has come is kept, also over a restart."""
+
+    async def resume_download(self, number: str) -> DownloadInfo:
+        """Go on with one that was paused or has failed."""
+
+    async def cancel_download(self, number: str) -> DownloadInfo:
+        """End it, remove what has come of it, and forget it."""
+
+    async def search_hub(self, query: str, limit: int) -> Sequence[HitInfo]:
+        """Return repositories with GGUF files."""
+
+    async def hub_files(self, repo: str) -> RepoInfo:
+        """Return what a repository holds."""
+
+
+class BeginDownload(Order):
+    """What to download."""
+
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=_REFERENCE_MAX_CHARS,
+            description="`user/repo` or with `:quant`",
+        ),
+    ]
+    file: Annotated[
+        str, Field(max_length=_PATH_MAX_CHARS, description="this GGUF file in place of a quant")
+    ] = ""
+
+
+class DownloadShape(Answer):
+    """A download; `state` is one of running, paused, complete, failed."""
+
+    id: str
+    repo: str
+    tag: str
+    file: str
+    state: str
+    created_s: float
+    model: str
+    done_bytes: int
+    total_bytes: int | None
+    bytes_per_s: int
+    file_count: int
+    files_done_count: int
+    note: str
+    error_code: str
+    error: str
+
+
+class DownloadList(Answer):
+    """All downloads, oldest first."""
+
+    downloads: list[DownloadShape]
+
+
+class HitShape(Answer):
+    """A repository that was found."""
+
+    repo: str
+    downloads: int
+    likes: int
+    modified: str
+    gated: bool
+    task: str
+    architecture: str
+    parameter_count: int
+    context_length: int
+
+
+class HitList(Answer):
+    """What a search has found, the most downloaded first."""
+
+    models: list[HitShape]
+
+
+class FileShape(Answer):
+    """A file of a repository."""
+
+    path: str
+    size_bytes: int
+
+
+class VariantShape(Answer):
+    """A quantisation; `fits` is yes, no or unknown."""
+
+    id: str
+    tag: str
+    size_bytes: int
+    files: list[FileShape]
+    projector: FileShape | None
+    is_default: bool
+    is_cached: bool
+    missing: str
+    fits: str
+    fits_because: str
+
+
+class RepoShape(Answer):
+    """What a repository holds."""
+
+    repo: str
+    commit: str
+    variants: list[VariantShape]
+    projectors: list[FileShape]
+    drafts: list[FileShape]
+
+
+# What the hub, or the way to it, can have against a request.
+_HUB_ERRORS = declared(409, 424)
+
+
+def add_download_routes(app: FastAPI, facade: DownloadsFacade) -> None:
+    """Add ``/admin/downloads`` and ``/admin/hub``."""
+
+    @app.get("/admin/downloads", response_model=DownloadList)
+    async def downloads() -> Response:
+        return encoded({"downloads": await facade.downloads()})
+
+    @app.post("/admin/downloads", response_model=DownloadShape, responses=_HUB_ERRORS)
+    async def begin(order: BeginDownload) -> Response:
+        return encoded(await facade.begin_download(order.model, order.file))
+
+    @app.get("/admin/downloads/{number}", response_model=DownloadShape, responses=_HUB_ERRORS)
+    async def download(number: str) -> Response:
+        return encoded(await facade.download(number[:_ID_MAX_CHARS]))
+
+    @app.post(
+        "/admin/downloads/{number}/pause", response_model=DownloadShape, responses=_HUB_ERRORS
+    )
+    async def pause(number: str) -> Response:
+        return encoded(await facade.pause_download(number[:_ID_MAX_CHARS]))
+
+    @app.post(
+        "/admin/downloads/{number}/resume", response_model=DownloadShape, responses=_HUB_ERRORS
+    )
+    async def resume(number: str) -> Response:
+        return encoded(await facade.resume_download(number[:_ID_MAX_CHARS]))
+
+    @app.post(
+        "/admin/downloads/{number}/cancel", response_model=DownloadShape, responses=_HUB_ERRORS
+    )
+    async def cancel(number: str) -> Response:
+        return encoded(await facade.cancel_download(number[:_ID_MAX_CHARS]))
+
+    @app.get("/admin/hub/search", response_model=HitList, responses=_HUB_ERRORS)
+    async def search(
+        q: Annotated[str, Query(min_length=1, max_length=_QUERY_MAX_CHARS)],
+        limit: Annotated[int, Query(ge=1, le=_HITS_MAX_COUNT)] = _HITS_DEFAULT_COUNT,
+    ) -> Response:
+        return encoded({"models": await facade.search_hub(q, limit)})
+
+    @app.get("/admin/hub/files", response_model=RepoShape, responses=_HUB_ERRORS)
+    async def files(
+        repo: Annotated[str, Query(min_length=1, max_length=_REFERENCE_MAX_CHARS)],
+    ) -> Response:
+        return encoded(await facade.hub_files(repo))

@@ -1,0 +1,111 @@
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from llama_router.catalog.tiny import write_model
+from llama_router.config.schema import Config
+from llama_router.runtime import triggers
+from llama_router.runtime.stock import Stock
+from llama_router.runtime.triggers import Triggers
+from tests.support.changing import World, changing
+
+pytestmark = pytest.mark.asyncio
+
+
+class Watches:
+    """What is watched, in the place of the system."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[Path, ...], Callable[[], object]] = {}
+
+    def file(self, path: Path, on_change: Callable[[], object]) -> "Watch":
+        return Watch(self, (path,), on_change)
+
+    def folders(self, folders: Sequence[Path], on_change: Callable[[], object]) -> "Watch":
+        return Watch(self, tuple(folders), on_change)
+
+
+class Watch:
+    def __init__(
+        self, watches: Watches, paths: tuple[Path, ...], on_change: Callable[[], object]
+    ) -> None:
+        self._watches, self._paths = watches, paths
+        watches.open[paths] = on_change
+
+    def close(self) -> None:
+        self._watches.open.pop(self._paths, None)
+
+
+@pytest.fixture
+def watches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watches]:
+    made = Watches()
+    monkeypatch.setattr(triggers, "watch_file", made.file)
+    monkeypatch.setattr(triggers, "watch_folders", made.folders)
+    yield made
+    assert made.open == {}
+
+
+def stock_of(world: World) -> Stock:
+    return Stock(env={}, home=world.folder, index=None, has_caches=False)
+
+
+def config(world: World, **router: object) -> Config:
+    content = {"models_dirs": [str(world.models_dir)], "watch_models": False, **router}
+    return Config.model_validate({"router": content})
+
+
+async def until(world: World, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            # Behind whatever change is under way.
+            await world.changes.rescan()
+
+
+async def test_only_what_the_config_says_is_watched(tmp_path: Path, watches: Watches) -> None:
+    async with changing(tmp_path, models={"fox": {}}) as world:
+        made = Triggers(world.changes, stock_of(world))
+        made.follow(config(world))
+        assert watches.open == {}
+        made.follow(config(world, watch_config=True, watch_models=True))
+        (file,), folders = watches.open
+        assert file == world.file
+        assert world.models_dir in folders
+        before = dict(watches.open)
+        made.follow(config(world, watch_config=True, watch_models=True))
+        assert watches.open == before
+        made.follow(config(world))
+        assert watches.open == {}
+        made.follow(config(world, watch_config=True))
+        made.close()
+
+
+async def test_a_changed_file_is_followed_but_not_what_the_router_wrote_itself(
+    tmp_path: Path, watches: Watches, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with changing(tmp_path, models={"fox": {}}) as world:
+        made = Triggers(world.changes, stock_of(world))
+        made.follow(config(world, watch_config=True))
+        (changed,) = watches.open.values()
+        await world.changes.override("fox", {"ttl_s": 5.0}, keep=True)
+        changed()
+        world.write(models={"fox": {}, "owl": {}})
+        changed()
+        await until(world, lambda: len(world.desk.roster) == 2)
+        made.close()
+    assert caplog.text.count("has changed") <= 1
+
+
+async def test_changed_folders_are_looked_at(tmp_path: Path, watches: Watches) -> None:
+    async with changing(tmp_path, models={"fox": {}}) as world:
+        made = Triggers(world.changes, stock_of(world))
+        made.follow(config(world, watch_models=True))
+        (changed,) = watches.open.values()
+        write_model(world.models_dir / "one.gguf", "one", name="one")
+        changed()
+        changed()
+        async with asyncio.timeout(20):
+            await asyncio.gather(*made._work)
+        assert len(world.desk.roster) == 2
+        made.close()
