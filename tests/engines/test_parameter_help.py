@@ -8,6 +8,7 @@ from llama_router.engines.parameter_help import parse_help
 from llama_router.engines.parameters import ParameterKind, ParameterTable
 from tests.support.tools import llama_server_path
 
+# Its options, what they take, their defaults and limits; not its sentences.
 RECORDED = Path(__file__).parent / "recorded" / "llama-server-b11434-help.txt"
 
 
@@ -67,7 +68,7 @@ def test_ranges_and_defaults_are_read(table: ParameterTable) -> None:
     assert (poll.minimum, poll.maximum, poll.default) == (0, 100, "50")
     assert (target.minimum, target.maximum) == (0.0, 1.0)
     assert table.parameters["temp"].default == "0.80"
-    assert "size of the prompt context" in table.parameters["ctx-size"].help
+    assert table.parameters["ctx-size"].help == "(default: 0) (env: LLAMA_ARG_CTX_SIZE)"
 
 
 @pytest.mark.parametrize(
