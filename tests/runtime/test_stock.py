@@ -139,7 +139,7 @@ async def test_process_that_says_nothing_is_given_up(
 ) -> None:
     monkeypatch.setattr(stocks, "_SILENCE_MAX_S", 0.05)
     monkeypatch.setattr(stocks, "_LOOK_INTERVAL_S", 0.02)
-    monkeypatch.setattr(stocks, "_started", mute_process)
+    monkeypatch.setattr(stocks, "start_helper", mute_process)
 
     async with asyncio.timeout(20):
         scan = await stock.take(config_for(tmp_path))
@@ -154,12 +154,12 @@ async def test_whoever_waits_for_a_scan_may_leave(
     children: list[subprocess.Popen[bytes]] = []
     loop, started = asyncio.get_running_loop(), asyncio.Event()
 
-    def start() -> "subprocess.Popen[bytes]":
-        children.append(mute_process())
+    def start(module: str) -> "subprocess.Popen[bytes]":
+        children.append(mute_process(module))
         loop.call_soon_threadsafe(started.set)
         return children[-1]
 
-    monkeypatch.setattr(stocks, "_started", start)
+    monkeypatch.setattr(stocks, "start_helper", start)
     task = asyncio.create_task(stock.take(config_for(tmp_path)))
     async with asyncio.timeout(20):
         await started.wait()
@@ -179,7 +179,7 @@ async def test_closed_stock_starts_nothing(stock: Stock, tmp_path: Path) -> None
     assert (scan.models, scan.problem) == ((), "the router ends")
 
 
-def mute_process() -> "subprocess.Popen[bytes]":
+def mute_process(_module: str = "") -> "subprocess.Popen[bytes]":
     """A process that listens and never answers."""
     return subprocess.Popen(
         ["/bin/sh", "-c", "while read line; do :; done"],

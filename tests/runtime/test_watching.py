@@ -71,7 +71,7 @@ async def test_watching_that_cannot_begin_is_a_warning_and_tried_again(
     tries, loop = asyncio.Event(), asyncio.get_running_loop()
     count = 0
 
-    def fail() -> None:
+    def fail(_module: str) -> None:
         nonlocal count
         count += 1
         if count > 2:
@@ -79,7 +79,7 @@ async def test_watching_that_cannot_begin_is_a_warning_and_tried_again(
         raise OSError("no more processes")
 
     monkeypatch.setattr(watching, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(watching, "_started", fail)
+    monkeypatch.setattr(watching, "start_helper", fail)
     watch = watch_folders([tmp_path], lambda: None)
     async with asyncio.timeout(PATIENCE_S):
         await tries.wait()

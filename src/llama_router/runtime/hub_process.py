@@ -8,10 +8,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import IO, TypeVar
@@ -31,9 +29,10 @@ from llama_router.hub.protocol import (
     Order,
     Settings,
 )
+from llama_router.runtime.helper import start_helper
 
 _log = logging.getLogger(__name__)
-_ARGV = (sys.executable, "-P", "-m", "llama_router.hub.worker")
+_WORKER = "llama_router.hub.worker"
 # Beyond the process's own patience with the hub.
 _ANSWER_TIMEOUT_S = 600.0
 _END_TIMEOUT_S = 5.0
@@ -223,16 +222,7 @@ class _Running:
         post: Callable[["_Running", Message | None], object],
     ) -> None:
         self.orders: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            _ARGV,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=dict(env),
-            # Ctrl-C in a terminal is the router's to deal with.
-            start_new_session=os.name == "posix",
-            # Where it cannot make itself nice.
-            creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),
-        )
+        self._process = start_helper(_WORKER, env=env, is_mute=False)
         self._post = post
         self.settings = settings
         self.is_over = False

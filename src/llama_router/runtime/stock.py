@@ -10,7 +10,6 @@ import contextlib
 import gc
 import logging
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,10 @@ from llama_router.catalog.discovery import Sources, discover
 from llama_router.catalog.header_index import HeaderIndex
 from llama_router.catalog.model import CatalogModel
 from llama_router.config.schema import Config
+from llama_router.runtime.helper import start_helper
 
 INDEX_FILE_NAME = "headers.index"
+_WORKER = "llama_router.catalog.worker"
 
 _log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class Stock:
         if self._closed.is_set():
             raise _ScanError("the router ends")
         try:
-            child = _started()
+            child = start_helper(_WORKER)
         except OSError as error:
             _log.warning("no process for looking at models, doing it here: %s", error)
             yield from _answers_from_here(request)
@@ -279,22 +280,6 @@ def _request(sources: Sources, index: Path | None) -> wire.Request:
         platform=sources.platform,
         files=sources.files,
         index=index,
-    )
-
-
-def _started() -> "subprocess.Popen[bytes]":
-    # -P keeps the working directory off the module search path. A session of its own: the
-    # terminal's Ctrl+C is for the router, which ends this child by the end of its stdin.
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.BELOW_NORMAL_PRIORITY_CLASS
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "llama_router.catalog.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        creationflags=flags,
     )
 
 

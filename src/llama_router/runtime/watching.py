@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llama_router.catalog import watcher, wire
+from llama_router.runtime.helper import start_helper
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
 _LIFE_S = 60.0
 _MAX_LINE_BYTES = 64
+_WATCHER = "llama_router.catalog.watcher"
 
 
 class Watch(Protocol):
@@ -100,7 +101,7 @@ class _FolderWatch:
         with self._lock:
             if self._over.is_set():
                 return
-            self._child = child = _started()
+            self._child = child = start_helper(_WATCHER)
         try:
             if child.stdin is None or child.stdout is None:
                 return
@@ -125,20 +126,6 @@ class _FolderWatch:
     def _call(self) -> None:
         if not self._over.is_set():
             self._on_change()
-
-
-def _started() -> "subprocess.Popen[bytes]":
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.BELOW_NORMAL_PRIORITY_CLASS
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "llama_router.catalog.watcher"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        creationflags=flags,
-    )
 
 
 class _FileWatch:
