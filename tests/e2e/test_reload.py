@@ -1,6 +1,7 @@
 """A config that changes under a hundred running streams."""
 
 import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import Callable
@@ -98,7 +99,9 @@ class Crowd:
         async with asyncio.timeout(DEADLINE_S):
             await self._speaking
             for engine in self.engines:
-                await engine.finish()
+                # One that has to go may be ended with its last stream, before it has said so.
+                with contextlib.suppress(EOFError):
+                    await engine.finish()
             await asyncio.gather(*(stream.task for stream in self.streams))
         await self._client.aclose()
 
