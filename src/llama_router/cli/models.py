@@ -27,9 +27,8 @@ from llama_router.cli.router_client import (
     ask,
 )
 
-# The largest models on the slowest disks.
-_LOAD_TIMEOUT_S = 3600.0
-_UNLOAD_TIMEOUT_S = 3600.0
+# The largest models on the slowest disks; the longest answers under way.
+_ORDER_TIMEOUT_S = 3600.0
 _LOOK_INTERVAL_S = 0.5
 # Of one answer; further ones are asked for.
 _PAGE_COUNT = 500
@@ -137,13 +136,8 @@ def load(
     """Load a model and wait until it is ready; Ctrl-C leaves it loading."""
     address = address_of(context, config, url, token)
     with _Progress(address, model):
-        answer = answer_of(
-            address, "POST", "/admin/load", {"model": model}, timeout_s=_LOAD_TIMEOUT_S
-        )
-    if as_json:
-        show_json(answer)
-    else:
-        typer.echo(f"{answer['model']} is {answer['state']}")
+        answer = _ordered(address, "/admin/load", model)
+    _show_order(answer, as_json=as_json)
 
 
 def unload(
@@ -157,9 +151,17 @@ def unload(
 ) -> None:
     """Unload a model, after the answers under way, and wait until its memory is free."""
     address = address_of(context, config, url, token)
-    answer = answer_of(
-        address, "POST", "/admin/unload", {"model": model}, timeout_s=_UNLOAD_TIMEOUT_S
+    _show_order(_ordered(address, "/admin/unload", model), as_json=as_json)
+
+
+def _ordered(address: Address, path: str, model: str) -> dict[str, Any]:
+    answer: dict[str, Any] = answer_of(
+        address, "POST", path, {"model": model}, timeout_s=_ORDER_TIMEOUT_S
     )
+    return answer
+
+
+def _show_order(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(answer)
     else:
