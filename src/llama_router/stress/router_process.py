@@ -133,9 +133,19 @@ async def running_router(
         if router.is_running:
             router.process.kill()
             await router.process.wait()
-        for process in marked_processes(mark):
+        await _kill_all(mark)
+
+
+async def _kill_all(mark: str) -> None:
+    """Kill what descends from a run's router until all has gone, what starts meanwhile too."""
+    for _ in range(round(settings.QUIET_TIMEOUT_S / _POLL_S)):
+        left = marked_processes(mark)
+        if not left:
+            return
+        for process in left:
             with suppress(psutil.Error):
                 process.kill()
+        await asyncio.sleep(_POLL_S)
 
 
 async def _start(
