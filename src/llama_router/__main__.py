@@ -1,5 +1,5 @@
 """``python -m llama_router`` is ``llama-router``."""
 
-from llama_router.cli.main import main
+from llama_router.cli.entry import main
 
 main()

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,  # compiles the tools
     pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler"),
 ]
-RUN_TIMEOUT_S = 20.0
+RUN_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def serving(answer: Callable[[bytes], list[bytes]]) -> Iterator[int]:
 def test_the_stub_streams_stamped_events_in_chunks_of_their_own(stub_port: int) -> None:
     body = b'{"model":"m","stream":true,"max_tokens":3}'
     request = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with socket.create_connection(("127.0.0.1", stub_port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", stub_port), timeout=RUN_TIMEOUT_S) as connection:
         connection.sendall(request + body)
         received = b""
         while not received.endswith(b"0\r\n\r\n"):
@@ -147,10 +147,10 @@ def test_stream_load_names_what_was_wrong(
 
 
 def test_rate_load_gets_right_answers_from_the_stub(tools: dict[str, Path], stub_port: int) -> None:
-    arguments = ("--connections", "4", "--seconds", "0.2", "--warmup", "0.05")
+    arguments = ("--connections", "4", "--seconds", "0.5", "--warmup", "0.05")
     report = run(tools["rate_load"], "--port", str(stub_port), *arguments)
     assert report["failed"] == 0
-    assert int(str(report["requests"])) > 100
+    assert int(str(report["requests_total"])) > 100
     assert report["reconnects"] == 0
 
 

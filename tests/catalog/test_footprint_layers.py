@@ -2,7 +2,6 @@ import pytest
 
 from llama_router.catalog.footprint_layers import (
     Layer,
-    is_recurrent,
     layers_of,
     window_tokens,
 )
@@ -106,7 +105,6 @@ def test_state_space_models_keep_a_state_and_no_keys() -> None:
     )
 
     assert layers_of(info) == (Layer(state_elements=3 * 2 * K + 16 * 2 * K),) * 2
-    assert is_recurrent(info)
 
 
 def test_hybrids_keep_both() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.footprint_cases import CASES, MIB, empty_bytes, outcome_of
 
-pytestmark = [pytest.mark.llama_server, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.llama_server, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LEAST_BYTES = 400 * MIB
 MOST_OVER = 0.10

@@ -1,6 +1,7 @@
 import io
 import random
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -57,3 +58,14 @@ def test_what_is_foreseen_ends_with_the_file() -> None:
     cursor.foresee(1000)
 
     assert (cursor.position, bytes(cursor.buffer)) == (0, b"abc")
+
+
+def test_each_portion_that_the_disk_gives_is_told() -> None:
+    content = bytes(1 << 20)
+    told: list[int] = []
+    cursor = Cursor(io.BytesIO(content), len(content), lambda: told.append(len(cursor.buffer)))
+
+    cursor.need(len(content))
+
+    assert told[-1] == len(content)
+    assert max(after - before for before, after in pairwise([0, *told])) <= 1 << 18

@@ -166,3 +166,29 @@ def test_without_a_place_nothing_is_kept(tmp_path: Path) -> None:
     scan(None, path)
 
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_left_out_stays_remembered_unasked(tmp_path: Path) -> None:
+    index = tmp_path / "headers"
+    (tmp_path / "far").mkdir()
+    far, near = model(tmp_path / "far" / "a.gguf"), model(tmp_path / "b.gguf")
+    scan(index, far, near)
+    status = far.stat()
+    (tmp_path / "far").rename(tmp_path / "gone")
+
+    headers = HeaderIndex(index)
+    headers.of(near, near.stat())
+    headers.save(lambda folder: folder != far.parent)
+
+    again = HeaderIndex(index)
+    again.of(far, status)
+    assert (again.known_count, again.read_count) == (1, 0)
+
+
+def test_an_index_whose_own_folder_is_left_out_is_not_written(tmp_path: Path) -> None:
+    index, path = tmp_path / "state" / "headers", model(tmp_path / "a.gguf")
+    headers = HeaderIndex(index)
+    headers.of(path, path.stat())
+    headers.save(lambda folder: folder != index.parent)
+
+    assert not index.parent.exists()

@@ -152,6 +152,23 @@ def test_system_is_not_asked_about_links_networks_and_too_much(
     assert not can_be_told([tmp_path / "m"])
 
 
+def test_what_is_left_out_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    before = signature([tmp_path], [tmp_path / "far"])
+    (tmp_path / "far" / "a.gguf").write_bytes(b"x")
+    assert signature([tmp_path], [tmp_path / "far"]) == before
+    assert signature([tmp_path]) != before
+
+    out, over = Told(), threading.Event()
+    folders = (tmp_path, tmp_path / "far", tmp_path / "far" / "below")
+    request = WatchRequest(folders=folders, left_out=(tmp_path / "far",))
+    one = Watcher(request, out, over)  # type: ignore[arg-type]  # as above
+    assert one._folders == (tmp_path,)
+    # The system cannot be told to leave something out.
+    assert one._has_gaps([tmp_path])
+    assert not one._has_gaps([tmp_path / "other"])
+
+
 def test_only_folders_are_present(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

@@ -12,6 +12,7 @@ from llama_router.cli.doctor import Finding, Verdict, examine, report
 from llama_router.cli.main import app
 from llama_router.cli.serving import Overrides
 from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyRecord
+from tests.support.ports import free_port
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="programs are scripts here")
 
@@ -36,12 +37,6 @@ def found(
     return {one.subject: one for one in examine(config, overrides, env, home)}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_bare_machine_is_told_how_to_get_an_engine_and_a_model(
     bare: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -54,6 +49,39 @@ def test_a_bare_machine_is_told_how_to_get_an_engine_and_a_model(
     assert lines[lines.index("What to do:") + 1].startswith("1. engine: install llama.cpp")
     # Nothing was made by looking.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entry_whose_file_is_not_there_is_named(bare: Mapping[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    write_model(folder / "tiny.gguf", "A story.", name="tiny")
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "router: {models_dirs: [models]}\nmodels:\n"
+        "  - {name: mine, path: models/tiny.gguf}\n  - {name: gone, path: gone.gguf}\n"
+    )
+    findings = list(examine(config, Overrides(port=free_port()), bare, tmp_path))
+    told = [one for one in findings if one.subject == "models"]
+    assert told[0].message.startswith("2 found, ")
+    assert " 0 B" not in told[0].message
+    assert told[1].verdict is Verdict.WARNING
+    assert told[1].message == f"gone: there is no file {tmp_path / 'gone.gguf'}"
+    assert "models[gone].path" in told[1].remedy
+
+
+def test_a_config_that_the_first_start_could_not_write_is_a_warning(
+    bare: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file where a folder has to be: no rights of the user that runs this change that.
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    env = {**bare, "XDG_CONFIG_HOME": str(blocked), "LOCALAPPDATA": str(blocked)}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    finding = found(env, tmp_path)["config"]
+    assert finding.verdict is Verdict.WARNING
+    assert "; until there is one, the defaults hold" in finding.message
+    assert "--config FILE" in finding.remedy
 
 
 def test_it_ends_with_1_while_the_router_could_not_work(

@@ -26,11 +26,14 @@ def router() -> Iterator[CannedRouter]:
 
 
 def test_keys_are_listed_with_their_rights(router: CannedRouter) -> None:
-    router.answers["GET", "/admin/keys"] = 200, {"keys": [KEY]}
+    in_vain = KEY | {"name": "old", "scopes": [], "models": [], "requests_per_minute": 0}
+    router.answers["GET", "/admin/keys"] = 200, {"keys": [KEY, in_vain]}
     result = CliRunner().invoke(app, ["keys", "list", "--url", router.url])
-    assert result.output.splitlines()[1].split() == (
+    _heads, first, second = result.output.splitlines()
+    assert first.split() == (
         ["laptop", "k1", "inference", "qwen*", "60/min,", "4", "at", "a", "time", "-", "store"]
     )
+    assert second.split() == (["old", "k1", "none", "all", "4", "at", "a", "time", "-", "store"])
 
 
 def test_a_new_key_alone_is_on_stdout(router: CannedRouter) -> None:

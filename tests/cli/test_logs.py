@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         self.is_full = False
 
     def write(self, text: str) -> int:
-        assert self.may_write.wait(10)
+        assert self.may_write.wait(60)
         if self.is_full:
             raise OSError("no space left on device")
         return super().write(text)

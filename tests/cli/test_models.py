@@ -4,7 +4,9 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
+from llama_router.catalog.resolve import UnknownModelError
 from llama_router.cli.main import app
+from llama_router.proxy.errors import LOG_HINT
 from tests.support.canned_router import Asked, CannedRouter, canned_router
 
 GIB = 2**30
@@ -42,7 +44,7 @@ def run(router: CannedRouter, *words: str) -> tuple[int, str]:
 
 
 def test_models_are_listed_with_what_they_are_and_no_terminal_codes(router: CannedRouter) -> None:
-    router.answers["GET", "/admin/models"] = 200, {"models": MODELS, "total": 2}
+    router.answers["GET", "/admin/models"] = 200, {"models": MODELS, "others": [], "total": 2}
     status, output = run(router, "models", "q w")
     assert status == 0
     assert output.splitlines() == [
@@ -53,15 +55,33 @@ def test_models_are_listed_with_what_they_are_and_no_terminal_codes(router: Cann
     assert router.asked[0].path == "/admin/models?search=q+w&limit=500&offset=0"
 
 
+def test_selectors_and_models_of_peers_stand_behind_the_models(router: CannedRouter) -> None:
+    others = [
+        {"id": "any", "kind": "selector", "title": "", "description": "what\x1b is warm"},
+        {"id": "plain", "kind": "selector", "title": "", "description": ""},
+        {"id": "far/m", "kind": "peer", "title": "", "description": "of far"},
+    ]
+    router.answers["GET", "/admin/models"] = 200, {"models": [], "others": others, "total": 0}
+    assert run(router, "models")[1].splitlines() == [
+        "MODEL  SIZE  QUANT  CONTEXT  STATE",
+        "any       -  -            -  selector: what\\x1b is warm",
+        "plain     -  -            -  selector",
+        "far/m     -  -            -  peer of far",
+    ]
+    answer = {"models": MODELS, "others": others, "total": 4}
+    router.answers["GET", "/admin/models"] = 200, answer
+    assert len(json.loads(run(router, "models", "--json")[1])["others"]) == 3
+
+
 def test_models_of_many_answers_are_put_together(router: CannedRouter) -> None:
-    router.answers["GET", "/admin/models"] = 200, {"models": MODELS, "total": 4}
+    router.answers["GET", "/admin/models"] = 200, {"models": MODELS, "others": [], "total": 4}
     status, output = run(router, "models", "--json")
     assert (status, len(json.loads(output)["models"])) == (0, 4)
     assert [asked.path.rpartition("=")[2] for asked in router.asked] == ["0", "2"]
 
 
 def test_a_router_without_models_says_where_to_look(router: CannedRouter) -> None:
-    router.answers["GET", "/admin/models"] = 200, {"models": [], "total": 0}
+    router.answers["GET", "/admin/models"] = 200, {"models": [], "others": [], "total": 0}
     assert run(router, "models") == (0, "no models; see `llama-router doctor`\n")
 
 
@@ -97,6 +117,26 @@ def test_an_unknown_model_is_wrong_usage_and_a_failed_load_is_not(router: Canned
     failure = {"error": {"message": "it crashed\x1b[0m"}}
     router.answers["POST", "/admin/load"] = 503, failure
     assert run(router, "load", "m") == (1, "llama-router: it crashed\\x1b[0m\n")
+
+
+def test_what_the_api_refers_to_is_told_as_a_command(router: CannedRouter) -> None:
+    unknown = {"error": {"message": str(UnknownModelError("non")), "code": "model_not_found"}}
+    router.answers["POST", "/admin/load"] = 404, unknown
+    assert run(router, "load", "non") == (
+        2,
+        "llama-router: model 'non' is not known; `llama-router models` lists those that are\n",
+    )
+    failed = {"error": {"message": f"it crashed{LOG_HINT}", "code": "model_load_failed"}}
+    router.answers["POST", "/admin/load"] = 503, failed
+    assert "its log, `llama-router logs MODEL`, says more" in run(router, "load", "m")[1]
+
+
+def test_the_router_may_be_named_by_the_environment(
+    router: CannedRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router.answers["GET", "/admin/models"] = 200, {"models": [], "others": [], "total": 0}
+    monkeypatch.setenv("LLAMA_ROUTER_URL", router.url)
+    assert CliRunner().invoke(app, ["models"]).output == "no models; see `llama-router doctor`\n"
 
 
 def test_without_a_router_the_way_to_one_is_told() -> None:

@@ -1,8 +1,10 @@
 """``pull`` and ``rm`` against a fake hub, with a router and without one."""
 
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,11 +15,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from llama_router.cli.main import app as main_app
 from llama_router.cli.pull import pull, rm
+from tests.support.canned_router import CannedRouter, canned_router
 from tests.support.fake_hub import FakeHub, Repo, content
 from tests.support.in_thread import running_hub
 
+# Ctrl-C is nothing for what a shell has put in the background, as it may have these tests.
 RUN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     "import typer; from llama_router.cli.pull import pull, rm;"
     "app = typer.Typer(); app.command()(pull); app.command()(rm); app()"
 )
@@ -73,6 +79,22 @@ def test_without_a_router_it_downloads_and_removes_itself(
     assert (other.returncode, "there is: org/m:Q4_0" in other.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["org/m:Q8_0", "org/m", "m-Q8_0.gguf", "mine"])
+def test_the_startup_model_is_removed_by_force_only_and_the_config_forgets_it(
+    env: dict[str, str], config: Path, name: str
+) -> None:
+    assert run(env, config, "pull", "org/m").returncode == 0
+    entry = "models:\n  - name: org/m:Q8_0\n    state: auto\n    aliases: [mine]\n"
+    config.write_text(f"{config.read_text()}startup_model: {name}  # my favourite\n{entry}")
+    refused = run(env, config, "rm", "org/m:Q8_0")
+    assert refused.returncode == 1
+    assert "startup_model" in refused.stderr
+    assert "--force" in refused.stderr
+    done = run(env, config, "rm", "org/m:Q8_0", "--force")
+    assert (done.returncode, done.stdout) == (0, "deleted org/m:Q8_0: 390.6 KiB freed\n")
+    assert 'startup_model: ""  # my favourite\n' in config.read_text()
+
+
 def test_refusals_have_words_and_a_status(env: dict[str, str], config: Path) -> None:
     for reference, status, words in (
         ("nonsense", 2, "write it as user/repo"),
@@ -102,6 +124,24 @@ def test_stopped_by_hand_it_says_that_nothing_is_lost(
     assert run(env, config, "pull", "org/m:Q8_0").returncode == 0
 
 
+def test_beside_a_router_that_does_not_answer_nothing_is_removed(
+    env: dict[str, str], config: Path, tmp_path: Path
+) -> None:
+    assert run(env, config, "pull", "org/m").returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        config.write_text(f'version: "1.0"\nrouter:\n  port: {listener.getsockname()[1]}\n')
+        done = run(env, config, "rm", "org/m", "--yes")
+        thread.join()
+    assert (done.returncode, "cannot be asked" in done.stderr) == (1, True)
+    assert list((tmp_path / "cache").rglob("m-Q8_0.gguf"))
+
+
 class Api(BaseHTTPRequestHandler):
     """A router's API with one download, which is complete when asked for the third time."""
 
@@ -115,12 +155,19 @@ class Api(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(f"GET {self.path}")
-        self._answer()
+        if self.path.startswith("/admin/models/"):
+            self._send(200, {"model": {"source": "hub_cache"}})
+        else:
+            self._answer()
 
     def do_DELETE(self) -> None:
         self.asked.append(f"DELETE {self.path}")
-        if self.path.endswith("loaded"):
-            message = "unload it first, or say force=true"
+        refusals = {
+            "loaded": "unload it first, or say force=true",
+            "first": "take it out of the config's startup_model, or say force=true",
+        }
+        message = refusals.get(self.path.rpartition("/")[2])
+        if message:
             body = {"error": {"message": message, "type": "x", "param": None, "code": "x"}}
             self._send(409, body)
         else:
@@ -175,6 +222,21 @@ def test_a_running_router_does_it(router: tuple[str, list[str]]) -> None:
     assert asked == ["POST /admin/downloads", "GET /admin/downloads/3", "GET /admin/downloads/3"]
 
 
+def test_a_running_routers_startup_model_is_removed_by_force_only(
+    router: tuple[str, list[str]],
+) -> None:
+    import typer
+
+    url, _asked = router
+    app = typer.Typer()
+    app.command()(rm)
+    refused = CliRunner().invoke(app, ["org/first", "--url", url])
+    assert refused.exit_code == 1
+    assert "startup_model" in refused.stderr
+    assert "--force" in refused.stderr
+    assert "force=true" not in refused.stderr
+
+
 def test_a_loaded_model_is_removed_by_force_only(router: tuple[str, list[str]]) -> None:
     import typer
 
@@ -186,3 +248,58 @@ def test_a_loaded_model_is_removed_by_force_only(router: tuple[str, list[str]]) 
     done = CliRunner().invoke(app, ["org/loaded", "--force", "--url", url])
     assert (done.exit_code, done.stdout) == (0, "deleted m: 2.0 KiB freed\n")
     assert asked[-1] == "DELETE /admin/models/org/loaded?force=true"
+
+
+OWN = {"id": "mine", "source": "models_dir", "path": "/m/mine\x1b.gguf", "size_bytes": 2048}
+DELETED = {"success": True, "model": "mine", "files": ["/m/mine.gguf"], "freed_bytes": 2048}
+
+
+class Terminal(io.StringIO):
+    """Where a person types and reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def own() -> Iterator[CannedRouter]:
+    """Run a router with a model in a folder of the person's own."""
+    with canned_router() as server:
+        server.answers["GET", "/admin/models/mine"] = 200, {"model": OWN}
+        server.answers["DELETE", "/admin/models/mine"] = 200, DELETED
+        yield server
+
+
+def test_what_is_in_a_folder_of_ones_own_is_deleted_by_who_says_so(own: CannedRouter) -> None:
+    refused = CliRunner().invoke(main_app, ["rm", "mine", "--url", own.url])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "/m/mine\\x1b.gguf (2.0 KiB) is in a folder of yours; --yes deletes" in refused.stderr
+    assert [asked.method for asked in own.asked] == ["GET"]
+    done = CliRunner().invoke(main_app, ["rm", "mine", "--yes", "--url", own.url])
+    assert (done.exit_code, done.stdout) == (0, "deleted mine: 2.0 KiB freed\n")
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 1), ("", 1)])
+def test_a_person_at_a_terminal_is_asked(
+    own: CannedRouter,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    status: int,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with pytest.raises(SystemExit) as ended:
+        main_app(["rm", "mine", "--url", own.url])
+    assert ended.value.code == status
+    asked = shown.getvalue()
+    assert "is in a folder of yours. Delete it? [y/N]" in asked
+    assert ("nothing is deleted" in asked) == bool(status)
+    assert [one.method for one in own.asked] == ["GET", "DELETE"][: 2 - status]
+    assert ("freed" in capsys.readouterr().out) == (not status)
+
+
+def test_what_a_cache_holds_is_deleted_without_a_question(own: CannedRouter) -> None:
+    own.answers["GET", "/admin/models/mine"] = 200, {"model": OWN | {"source": "hub_cache"}}
+    assert CliRunner().invoke(main_app, ["rm", "mine", "--url", own.url]).exit_code == 0

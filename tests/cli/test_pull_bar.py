@@ -18,6 +18,19 @@ def test_into_a_file_go_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(said) == 12
 
 
+def test_on_a_narrow_terminal_the_bar_stays_on_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    with watcher("user/repo-GGUF") as shown:
+        shown.show(112 * 1024, 532 * 1024)
+    last_drawn = capsys.readouterr().err.split("\r")[-1].strip().split("\n")
+    assert len(last_drawn) == 2  # and one to show the cursor again
+    assert "user/repo-GGUF" in last_drawn[0]
+    assert "112.0/532.0 KiB" in last_drawn[0]
+
+
 def test_on_a_terminal_there_is_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_router.cli.pull_here import have_model, serve_this_first
+from llama_router.cli.pull_here import have_model, serve_none_first, serve_this_first
 from llama_router.config.hub_settings import HubSettings
 from llama_router.config.load import load
 from llama_router.config.schema import Config
@@ -46,3 +46,7 @@ def test_the_first_model_becomes_the_startup_model_and_later_ones_leave_it(tmp_p
     assert "# here" in path.read_text()
     assert not serve_this_first(path, "org/m:Q4_0")
     assert load(path).config.startup_model == "org/m:Q8_0"
+    serve_none_first(path)
+    assert load(path).config.startup_model == ""
+    assert "# mine" in path.read_text()
+    assert "# here" in path.read_text()

@@ -1,5 +1,6 @@
 import json
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llama_router.cli.router_client import (
     RouterClientError,
     ask,
     find_address,
+    follow,
 )
 from llama_router.cli.serving import Overrides
 from tests.support.canned_router import canned_router
@@ -94,3 +96,34 @@ def test_who_is_not_let_in_is_told_how_to_say_who_it_is(
         with pytest.raises(RouterClientError, match="no") as raised:
             ask(Address(router.url), "GET", "/admin/keys")
     assert ("LLAMA_ROUTER_TOKEN" in str(raised.value)) == is_hinted
+
+
+def _answering(listener: socket.socket, answer: bytes) -> threading.Thread:
+    def serve() -> None:
+        client, _address = listener.accept()
+        with client:
+            client.recv(65536)
+            client.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("last", "is_cut"), [(b"", True), (b"5\r\nhal", True), (b"0\r\n\r\n", False)]
+)
+def test_lines_that_are_cut_off_have_not_ended(*, last: bytes, is_cut: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = _answering(listener, head + b"9\r\none\n\ntwo\n\r\n4\r\nlast\r\n" + last)
+        lines = follow(Address(f"http://127.0.0.1:{listener.getsockname()[1]}"), "/logs")
+        try:
+            assert [next(lines) for _ in range(3)] == ["one", "", "two"]
+            if is_cut:
+                with pytest.raises(RouterClientError, match="has cut this off"):
+                    list(lines)
+            else:
+                assert list(lines) == ["last"]
+        finally:
+            thread.join()

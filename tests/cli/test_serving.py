@@ -8,8 +8,10 @@ import pytest
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.cli import serving
 from llama_router.cli.serving import Overrides
+from llama_router.config.problems import ConfigError
 from llama_router.config.schema import Config
 from llama_router.runtime.app import Router
+from llama_router.runtime.config_file import ConfigFile
 from llama_router.runtime.roster import build_roster
 
 
@@ -37,6 +39,52 @@ def test_only_what_the_command_line_says_takes_the_place_of_the_config(tmp_path:
     said = Overrides(port=82, log_level="debug", models_dirs=(tmp_path,))
     assert said.settings() == {"port": 82, "log_level": "debug"}
     assert said.folders() == (str(tmp_path),)
+
+
+def test_the_config_is_the_one_that_is_named_last_and_without_a_usual_one_all_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "XDG_CONFIG_HOME", "APPDATA", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("router: {port: 1111}\n")
+    given = Overrides(one)
+    assert (given.config_file(), given.config_file(other)) == (one, other)
+    assert given.read_config().router.port == 1111
+    with pytest.raises(ConfigError, match=r"other\.yaml"):
+        given.read_config(other)
+    assert (tmp_path / "home") in Overrides().config_file().parents
+    assert Overrides().read_config() == Config()
+
+
+def test_the_usual_config_is_made_and_where_that_cannot_be_the_defaults_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    path, text = serving._have_config(None)
+    assert (path.read_text()[:1], text) == ("#", "")
+    assert capsys.readouterr().err == f"llama-router: created {path}\n"
+    assert serving._have_config(None) == (path, "")
+
+    # Where a file is there can be no folder.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(path))
+    monkeypatch.setenv("LOCALAPPDATA", str(path))
+    path, text = serving._have_config(None)
+    said = capsys.readouterr().err
+    assert f"{path}: cannot be written: " in said
+    assert said.endswith("; until there is one, the defaults hold\n")
+    assert ConfigFile(path, text_until_there=text).read().config == Config()
+
+
+def test_a_config_that_was_named_is_made_or_told_as_missing(tmp_path: Path) -> None:
+    named = tmp_path / "mine.yaml"
+    assert serving._have_config(named) == (named, "")
+    assert named.exists()
+    other = tmp_path / "none" / "mine.yaml"
+    assert serving._have_config(other) == (other, "")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ConfigFile(other).read()
 
 
 def test_the_banner_names_address_engine_and_models() -> None:

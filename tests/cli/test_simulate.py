@@ -9,7 +9,6 @@ from typer.testing import CliRunner, Result
 from llama_router.cli.simulate import simulate
 from llama_router.simulator.fleet import random_fleet
 from llama_router.simulator.generate import names, zipf
-from llama_router.simulator.trace import format_trace
 
 SMALL = ["--requests", "100", "--model-count", "8", "--room-for", "3"]
 
@@ -31,7 +30,7 @@ def test_policies_are_compared_in_a_table() -> None:
 
 def test_a_recorded_trace_is_replayed_and_drawn(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    trace.write_text("".join(format_trace(zipf(names(4), 50, 1.0, 0))))
+    trace.write_bytes(b"\n".join(map(msgspec.json.encode, zipf(names(4), 50, 1.0, 0))))
     fleet = tmp_path / "fleet.json"
     fleet.write_bytes(msgspec.json.encode(random_fleet(names(4), 0, room_for=2)))
     plot = tmp_path / "waits.svg"

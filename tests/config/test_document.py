@@ -22,11 +22,11 @@ def fault_of(content: str | bytes, path: Path = YAML) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("router:\n  port: 1\n host: x\n", "c.yaml:3:2: while parsing a block mapping"),
-        ("a: [1\nb: 2\n", "c.yaml:2:2: while parsing a flow sequence"),
-        ("router:\n\tport: 1\n", "c.yaml:2:1: while scanning"),
-        ("a: *nothing\n", "c.yaml:1:4: found undefined alias"),
-        ("a: 1\n---\nb: 2\n", "c.yaml:2:1: expected a single document"),
+        ("router:\n  port: 1\n host: x\n", "c.yaml:3:2: is not indented as"),
+        ("a: [1\nb: 2\n", "c.yaml:2:2: the bracket"),
+        ("router:\n\tport: 1\n", "c.yaml:2:1: a tab"),
+        ("a: *nothing\n", "c.yaml:1:4: what begins with * is an alias"),
+        ("a: 1\n---\nb: 2\n", "c.yaml:2:1: a second document"),
         ("a: 1\nb: \0\n", "c.yaml:2:4: holds a character"),
         ("a: 1\nb: 2026-13-01\n", "c.yaml:2:4: cannot be understood: month"),
         ("a: 1\nb: " + "9" * 5000, "c.yaml:2:4: cannot be understood: Exceeds"),
@@ -150,7 +150,7 @@ def test_errors_carry_no_quotation_of_the_file() -> None:
 
 def test_a_place_has_a_column() -> None:
     document = Document("a:\n  b: [x,  y]\nc: 1\n", YAML)
-    assert (document.line_of(("a", "b")), document.column_of(("a", "b"))) == (2, 3)
+    assert document.place_of(("a", "b")) == (2, 3)
     assert document.place_of(("a", "b", 1)) == (2, 11)
     assert document.place_of(("a", "nothing", "more")) == (1, 1)
     assert document.place_of(("c",)) == (3, 1)

@@ -1,4 +1,3 @@
-import difflib
 import json
 import re
 import sys
@@ -9,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama_router.config import places, splice
 from llama_router.config.defaults import TEMPLATE
 from llama_router.config.document import Document
 from llama_router.config.edit import EDITS_MAX_COUNT, ChangedError, Edit, edited, etag, write
+from llama_router.config.places import Place
 from llama_router.config.problems import ConfigError, Keys
 from llama_router.config.yaml_text import Style, as_block
+from tests.support.edits import YAML, changed, remove, set_
 
 COMMENT = re.compile(r"# (?:at|above) \d+")
-YAML = Path("c.yaml")
 JSON = Path("c.json")
 WINDOWS = sys.platform == "win32"
 
@@ -57,20 +58,6 @@ hub:
 startup_model: ""   # none
 # the end
 """
-
-
-def set_(text: str, keys: Keys, value: object) -> str:
-    return edited(text, [Edit("set", keys, value)], YAML)
-
-
-def remove(text: str, keys: Keys) -> str:
-    return edited(text, [Edit("remove", keys)], YAML)
-
-
-def changed(before: str, after: str) -> list[str]:
-    """The lines taken out and put in."""
-    lines = difflib.ndiff(before.splitlines(), after.splitlines())
-    return [line[0] + line[2:] for line in lines if line[0] in "+-"]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +310,24 @@ def test_there_is_a_limit_to_edits() -> None:
         edited(FILE, [Edit("remove", ("router", "port"))] * (EDITS_MAX_COUNT + 1), YAML)
 
 
+def test_hundreds_of_new_models_are_put_in_without_looking_for_the_place_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+
+    def compose(text: str, *, is_json: bool) -> Place:
+        looked.append(len(text))
+        return places.compose(text, is_json=is_json)
+
+    monkeypatch.setattr(splice, "compose", compose)
+    new = [{"name": f"new-{number}", "path": f"/m/{number}.gguf"} for number in range(300)]
+    edits = [Edit("set", ("models", f"name={one['name']}"), one) for one in new]
+    made = edited(FILE, edits, YAML, max_count=len(edits))
+    assert Document(made, YAML).plain()[0]["models"][-300:] == new
+    assert made.startswith(FILE[: FILE.index("models:")])
+    assert len(looked) == 1
+
+
 def test_an_etag_names_the_text() -> None:
     assert etag(FILE) == etag(FILE)
     assert etag(FILE) != etag(FILE + "\n")
@@ -448,3 +453,9 @@ def test_any_content_can_become_any_other(before: dict[str, Any], after: dict[st
         made = edited(text, edits, path)
         assert Document(made, path).plain()[0] == after
         assert edited(made, edits, path) == made
+
+
+def test_an_alias_in_place_of_a_name_is_told_whose_it_is() -> None:
+    text = "models:\n  - name: coder\n    aliases: [gpt-4o]\n"
+    with pytest.raises(ConfigError, match=r"gpt-4o is an alias of coder: write models\[coder\]"):
+        edited(text, [Edit("set", ("models", "name=gpt-4o", "ttl_s"), 5)], Path("c.yaml"))

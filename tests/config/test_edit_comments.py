@@ -1,31 +1,13 @@
 """Edits of what people write in ways of their own: anchors, and comments between brackets."""
 
-import difflib
 import re
-from pathlib import Path
 
 import pytest
 
 from llama_router.config.document import Document
 from llama_router.config.edit import Edit, edited
-from llama_router.config.problems import ConfigError, Keys
-
-YAML = Path("c.yaml")
-
-
-def set_(text: str, keys: Keys, value: object) -> str:
-    return edited(text, [Edit("set", keys, value)], YAML)
-
-
-def remove(text: str, keys: Keys) -> str:
-    return edited(text, [Edit("remove", keys)], YAML)
-
-
-def changed(before: str, after: str) -> list[str]:
-    """The lines taken out and put in."""
-    lines = difflib.ndiff(before.splitlines(), after.splitlines())
-    return [line[0] + line[2:] for line in lines if line[0] in "+-"]
-
+from llama_router.config.problems import ConfigError
+from tests.support.edits import YAML, changed, remove, set_
 
 ANCHORED = """\
 default_spawn:

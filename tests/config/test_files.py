@@ -81,3 +81,12 @@ def test_a_folder_in_the_place_of_the_file_is_said_and_not_left_open(tmp_path: P
         files.read_bytes(tmp_path)
     opened = {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
     assert str(tmp_path) not in opened
+
+
+def test_nothing_is_there_where_nobody_can_look(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    # Python's own test raises for this name, as for a folder that may not be entered.
+    unspeakable = tmp_path / ("n" * 300) / "config.yaml"
+    assert [files.is_there(one) for one in (file, tmp_path, unspeakable)] == [True, True, False]
+    assert [files.is_folder(one) for one in (file, tmp_path, unspeakable)] == [False, True, False]

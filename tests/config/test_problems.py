@@ -1,6 +1,13 @@
 import pytest
 
-from llama_router.config.problems import ConfigError, Keys, Problem, format_keys, parse_keys
+from llama_router.config.problems import (
+    ConfigError,
+    Keys,
+    Problem,
+    format_keys,
+    parse_keys,
+    shortened,
+)
 
 
 def test_a_problem_reads_as_compilers_write_them() -> None:
@@ -14,6 +21,15 @@ def test_an_error_lists_its_problems_by_line() -> None:
     error = ConfigError([Problem("c", 9, "b", "x"), Problem("c", 2, "a", "y")])
     assert str(error) == "c:2: a: y\nc:9: b: x"
     assert [problem.line for problem in error.problems] == [2, 9]
+
+
+def test_many_faults_that_are_alike_are_a_few_and_a_count() -> None:
+    problems = [Problem("c", line, "", "is odd") for line in range(1, 30)]
+    assert shortened(problems[:5], "a list") == problems[:5]
+    assert [str(one) for one in shortened(problems, "a list")] == [
+        *(f"c:{line}: is odd" for line in range(1, 5)),
+        "c:5: and 25 more lines like these: is it a list?",
+    ]
 
 
 def test_keys_read_as_a_path() -> None:

@@ -8,6 +8,7 @@ from llama_router.config.document import Document
 from llama_router.config.resolve import BUILT_IN, OVERRIDE, Origin, place_of, resolve
 from llama_router.config.schema import Config, ModelEntry, ModelSettings, SpawnSettings
 from llama_router.config.validate import validate
+from tests.support.loop_guard import slowness
 
 LAYERS: dict[str, Any] = {
     "router": {"ttl_s": 1, "max_waiting": 7},
@@ -139,4 +140,4 @@ def test_ten_thousand_models_are_resolved_in_well_under_a_second(entries_count: 
     began_s = time.process_time()
     for entry in config.models or [None] * 10_000:
         resolve(config, entry)
-    assert time.process_time() - began_s < 0.8
+    assert (time.process_time() - began_s) / slowness() < 0.8

@@ -11,7 +11,6 @@ from llama_router.config.schema import (
     PeerEntry,
     RouterSettings,
     SelectorEntry,
-    SpawnOverride,
     SpawnSettings,
     default_key_name,
     is_loopback,
@@ -222,31 +221,6 @@ def test_endpoints_are_paths(path: str) -> None:
 def test_an_argument_cannot_hold_nul() -> None:
     with pytest.raises(ValidationError, match="NUL"):
         SpawnSettings(command=("engine", "a\0b"))
-
-
-def test_spawn_of_a_model_takes_what_it_does_not_override_from_the_default() -> None:
-    config = Config(
-        default_spawn=SpawnSettings(proxy_endpoints=("/v1/",), health_endpoint="/up"),
-        models=(
-            ModelEntry(name="a"),
-            ModelEntry(name="b", spawn=SpawnOverride(command=("x", "$port"), owner_check="port")),
-        ),
-    )
-    plain, special = config.models
-    assert config.spawn_of() == config.default_spawn
-    assert config.spawn_of(plain) == config.default_spawn
-    assert config.spawn_of(special) == SpawnSettings(
-        command=("x", "$port"),
-        proxy_endpoints=("/v1/",),
-        health_endpoint="/up",
-        owner_check="port",
-    )
-
-
-def test_the_load_deadline_grows_with_the_size() -> None:
-    settings = RouterSettings(ready_timeout_s=60, ready_bytes_per_s=50_000_000)
-    assert settings.load_deadline_s(0) == 60
-    assert settings.load_deadline_s(5_000_000_000) == 160
 
 
 @pytest.mark.parametrize(

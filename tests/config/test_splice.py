@@ -1,7 +1,7 @@
 import pytest
 
 from llama_router.config.problems import Keys
-from llama_router.config.splice import SpliceError, remove_value, set_value
+from llama_router.config.splice import SpliceError, add_values, remove_value, set_value
 from llama_router.config.yaml_text import style_of
 
 # What `edit` can do by it is in test_edit.py; here is what takes care.
@@ -54,3 +54,29 @@ def test_what_is_elsewhere_or_makes_no_sense_is_refused(keys: Keys) -> None:
     if keys[0] != "d":
         with pytest.raises(SpliceError):
             set_value(text, keys, 1, style_of(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n  - x: 1   # c\n  # d\nb: 1\n",
+        "a:\n- x: 1\r\n  y: 2\r\n",
+        "a: [1,]\n",
+        "a: [\n  1,  # c\n]\n",
+        '{\n  "a": [\n    {"x": 1}\n  ]\n}\n',
+    ],
+)
+def test_several_values_at_once_come_out_as_one_by_one(text: str) -> None:
+    values: list[object] = [{"x": 2, "y": [1, {"z": "w"}]}, "v", {"x": 3}]
+    style = style_of(text, is_json=text.startswith("{"))
+    expected = text
+    for index, value in enumerate(values):
+        expected = set_value(expected, ("a", index + 1), value, style)
+    assert add_values(text, ("a",), values, style) == expected
+
+
+@pytest.mark.parametrize("keys", [("a",), ("b",), ("c",), ("e",)])
+def test_several_values_go_behind_others_only(keys: Keys) -> None:
+    text = "a: 1\nb: []\nd: &d [1]\ne: *d\n"
+    with pytest.raises(SpliceError):
+        add_values(text, keys, [1, 2], style_of(text))

@@ -10,9 +10,10 @@ import pytest_asyncio
 from llama_router.catalog.tiny import write_model
 from llama_router.engines.kinds import CommandTemplate, ModelFacts, build_launch
 from llama_router.engines.launch import LaunchSpec
-from tests.conformance.harness import RunningEngine, free_port, running
+from tests.conformance.harness import RunningEngine, running
 from tests.support import tools
 from tests.support.fake_engine_control import FakeEngines
+from tests.support.ports import free_port
 
 Launch = Callable[..., LaunchSpec]
 

@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from llama_router.engines.kinds import CommandTemplate, ModelFacts, build_launch
-from tests.conformance.harness import DEADLINE_S, RunningEngine, free_port, running
+from tests.conformance.harness import DEADLINE_S, RunningEngine, running
 from tests.support.fake_engine_control import FakeEngine, FakeEngines, foreign_server
 from tests.support.fake_engine_faults import FAULTS
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -336,7 +337,7 @@ async def test_every_fault_is_tested() -> None:
 
 
 async def test_faults_on_the_wire_are_what_they_say(start: Start) -> None:
-    async with start("--keep-alive-s", "0.05") as (engine, fake):
+    async with start() as (engine, fake):
         await fake.event("ready")
         for fault, beginning in _STARTS.items():
             assert (await raw_answer(engine, fault)).startswith(beginning), fault

@@ -199,6 +199,14 @@ async def test_a_connection_serves_several_requests(engine: RunningEngine) -> No
             assert answer.headers.get("connection") != "close"
 
 
+async def test_a_client_that_wants_no_more_than_one_answer_gets_that(engine: RunningEngine) -> None:
+    async with engine.client() as client:
+        await client.send("GET", "/health", fields="Connection: close\r\n")
+        status, headers = await client.read_head()
+        rest = await client._reader.read()
+    assert (status, len(rest)) == (200, int(headers["content-length"]))
+
+
 async def test_a_stream_ends_the_connection_without_saying_so(engine: RunningEngine) -> None:
     async with engine.client() as client:
         request = {"prompt": "a", "max_tokens": 1, "stream": True}

@@ -13,6 +13,13 @@ def test_nobody_comes_in_without_the_secret(client: TestClient, secret: str) -> 
         assert code_of(answer) == (403, "forbidden")
 
 
+def test_what_changes_anything_is_below_admin_whose_scope_is_asked_for(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    elsewhere = {path: list(asked) for path, asked in paths.items() if path[:7] != "/admin/"}
+    assert len(elsewhere) > 5
+    assert {path for path, methods in elsewhere.items() if methods != ["get"]} == set()
+
+
 def test_models_are_listed_as_openai_and_llama_server_do(client: TestClient) -> None:
     answer = client.get("/v1/models").json()
     assert answer == {"object": "list", "data": [model_object(ALPHA)]}

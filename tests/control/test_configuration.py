@@ -1,8 +1,8 @@
 import pytest
 from starlette.testclient import TestClient
 
-from llama_router.control.configuration import ConfigEdit
 from llama_router.control.facade import ControlError
+from llama_router.control.facades import ConfigEdit
 from tests.support.control_facade import ALPHA, code_of
 from tests.support.control_fakes import Configuration
 
@@ -36,6 +36,29 @@ def test_edits_are_made_for_the_version_that_they_name_and_no_other(
     assert configuration.edits == [ConfigEdit("set", ("models", 0, "ttl_s"), 5)]
     weak = client.patch("/admin/config", json=EDITS, headers={"if-match": 'W/"v1+"'})
     assert weak.json()["etag"] == "v1++"
+
+
+@pytest.mark.parametrize(
+    ("header", "answer"),
+    [
+        ("*", 200),
+        (' "v0" , "v1" ', 200),
+        ('"v0",W/"v1"', 200),
+        ("v1", 200),
+        ('"v0", "v2"', 412),
+        ('"*"', 412),
+        ("", 428),
+        ('"', 400),
+        ('"v1", *', 400),
+        ('"v1" "v0"', 400),
+    ],
+)
+def test_if_match_names_one_version_or_several_or_any(
+    client: TestClient, configuration: Configuration, header: str, answer: int
+) -> None:
+    said = client.patch("/admin/config", json=EDITS, headers={"if-match": header})
+    assert said.status_code == answer
+    assert len(configuration.edits) == (answer == 200)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +108,13 @@ def test_orders_about_the_file_and_the_disk_say_what_they_did(
         "warnings": [],
     }
     rescanned = client.post("/admin/rescan").json()
-    assert rescanned == {"status": "rescanned", "new_models": 2, "removed": 1, "changed": 0}
+    assert rescanned == {
+        "status": "rescanned",
+        "new_models": 2,
+        "removed": 1,
+        "changed": 0,
+        "warnings": [],
+    }
     imported = client.post("/admin/import", json={"path": "/m"}).json()
     assert imported["added"] == ["manual of /m"]
     assert client.get("/admin/config/schema").json() == {"type": "object"}

@@ -5,14 +5,8 @@ import pytest
 import pytest_asyncio
 
 from llama_router.control.app import create_app
-from llama_router.control.downloads import (
-    DownloadInfo,
-    FileInfo,
-    HitInfo,
-    RepoInfo,
-    VariantInfo,
-)
 from llama_router.control.facade import ControlError
+from llama_router.control.facades import DownloadInfo, FileInfo, HitInfo, RepoInfo, VariantInfo
 from tests.support.control_facade import Router
 
 TINY = DownloadInfo(

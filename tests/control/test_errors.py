@@ -65,10 +65,28 @@ def test_who_sends_no_json_is_told_what_to_send(client: TestClient) -> None:
         assert "Content-Type: application/json" in answer.json()["error"]["message"]
 
 
+def test_a_field_that_is_missing_or_misspelt_is_named(client: TestClient) -> None:
+    missing = client.post("/admin/load", json={"modl": "x"}).json()["error"]
+    assert (missing["message"], missing["param"]) == ("model: is missing", "model")
+    unknown = client.patch("/admin/models/m", json={"settings": {"ttl": 3}}).json()["error"]
+    assert unknown["message"] == "settings.ttl: is not known here"
+
+
 def test_a_path_says_all_the_methods_that_it_takes(client: TestClient) -> None:
     answer = client.post("/admin/models/alpha", json={})
     assert code_of(answer) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "DELETE, GET, PATCH"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, PATCH"
+    assert client.get("/admin/load").headers["allow"] == "POST"
+
+
+def test_a_slash_too_many_is_no_route_and_sends_nobody_elsewhere(client: TestClient) -> None:
+    # What is inside does not know by which name and port it is reached.
+    for path in ("/admin/config/", "/models/", "/v1/health//", "/admin/keys/x/"):
+        answer = client.get(path, follow_redirects=False)
+        assert answer.status_code in (404, 405)
+        assert "location" not in answer.headers
+    answer = client.post("/admin/reload/", follow_redirects=False)
+    assert code_of(answer) == (404, "not_found")
 
 
 def test_every_route_declares_its_errors_in_the_one_form(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from llama_router.control.facade import ControlError, ListedModel
 from tests.support.control_facade import ALPHA, Router, code_of
 from tests.support.control_fakes import Settings
 
@@ -46,6 +47,27 @@ def test_models_are_searched_by_every_word_of_any_name_and_sorted(
     assert ids(client, "state=loaded") == ["model-00002"]
     assert ids(client, "sort=size&order=desc") == ["qwen-big", "model-00001", "model-00002"]
     assert ids(client, "sort=state") == ["model-00002", "model-00001", "qwen-big"]
+
+
+def test_selectors_and_models_of_peers_are_listed_beside_ours(
+    client: TestClient, router: Router
+) -> None:
+    router.described = [named(1), named(2)]
+    router.other_names = [
+        ListedModel(id="any", kind="selector", title="Any Qwen"),
+        ListedModel(id="far", kind="peer", description="of box"),
+    ]
+    page = client.get("/admin/models?limit=1&offset=1").json()
+    assert [model["id"] for model in page["models"]] == ["model-00002"]
+    assert page["others"] == [
+        {"id": "any", "kind": "selector", "title": "Any Qwen", "description": ""},
+        {"id": "far", "kind": "peer", "title": "", "description": "of box"},
+    ]
+    assert page["total"] == 2
+    found = client.get("/admin/models?search=qwen").json()
+    assert [one["id"] for one in found["others"]] == ["any"]
+    # They have none.
+    assert client.get("/admin/models?state=unloaded").json()["others"] == []
 
 
 def test_a_model_is_shown_with_its_settings_and_where_they_come_from(client: TestClient) -> None:
@@ -138,3 +160,18 @@ def test_what_is_in_use_is_deleted_by_force_only(
     monkeypatch.setattr(router, "model", model)
     assert code_of(client.delete(PATH)) == (409, "model_loaded")
     assert client.delete(f"{PATH}?force=true").json()["success"]
+
+
+def test_the_startup_model_is_refused_by_its_own_code(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[bool] = []
+
+    async def delete(_name: str, *, force: bool) -> Any:  # noqa: ANN401 - never returned
+        forced.append(force)
+        raise ControlError(409, "startup_model", "it is loaded at each start")
+
+    monkeypatch.setattr(settings, "delete", delete)
+    for query in ("", "?force=true"):
+        assert code_of(client.delete(f"{PATH}{query}")) == (409, "startup_model")
+    assert forced == [False, True]

@@ -93,3 +93,19 @@ def test_what_a_model_can_do_by_the_config_is_advertised() -> None:
     assert shown["supported_parameters"] == ["tools", "tool_choice"]
     assert shown["context_length"] == 8192
     assert "capabilities" not in listed_object(ListedModel(id="alpha", info=ALPHA))
+
+
+def test_what_is_said_of_a_model_does_not_change_the_form_of_the_list() -> None:
+    for said in (
+        {"in": "text", "out": 5, "context": "long"},
+        {"in": [1], "out": {"a": 1}, "context": [1]},
+        {"in": ["text", None], "out": True, "context": True},
+    ):
+        info = msgspec.structs.replace(ALPHA, capabilities=said)
+        shown = listed_object(ListedModel(id="alpha", info=info))
+        assert (
+            shown["architecture"]
+            == listed_object(ListedModel(id="alpha", info=ALPHA))["architecture"]
+        )
+        assert "context_length" not in shown
+        assert shown["capabilities"] == {**said, "function_calling": False}

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,14 @@ def test_what_can_be_set_is_good_for_the_config_too(settings: dict[str, Any]) ->
 def test_what_cannot_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SettingsPatch.model_validate(settings)
+
+
+def test_whole_seconds_stay_whole_for_the_config_that_keeps_them() -> None:
+    said = '{"ttl_s": 44, "min_residency_s": 1.5, "ready_timeout_s": 9.0, "parameters": {"a": 1}}'
+    values = set_values(SettingsPatch.model_validate_json(said))
+    assert json.dumps(values) == (
+        '{"parameters": {"a": 1}, "ttl_s": 44, "min_residency_s": 1.5, "ready_timeout_s": 9}'
+    )
 
 
 def test_null_is_told_from_what_is_not_said() -> None:

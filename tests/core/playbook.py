@@ -32,6 +32,7 @@ from llama_router.core.commands import (
 )
 from llama_router.core.invariants import check
 from llama_router.core.machine import Core
+from llama_router.core.model import ModelView
 from llama_router.core.policies.base import Policy
 from llama_router.core.settings import CoreSettings
 from tests.core.auditor import Auditor
@@ -69,6 +70,10 @@ class Stage:
         self.commands: list[Command] = []
         self.inspects = inspects
         """Whether models are found in order at once, without a word of it in the commands."""
+
+    def views(self) -> dict[str, ModelView]:
+        """How every model is doing, by name."""
+        return {name: self.core.view(name) for name in self.core.ledger.models}
 
     def handle(self, event: ev.Event) -> list[Command]:
         commands = self._handle(event)

@@ -295,7 +295,7 @@ def test_who_still_goes_for_an_earlier_claim_says_nothing_about_the_present_one(
         stage.handle(RequestFinished(number))
     stage.handle(RequestArrived(3, "b"))
     stage.handle(ModelInspected("b", 1))
-    views = stage.core.views()
+    views = stage.views()
     (other,) = [name for name in ("a", "c") if views[name].state == "loaded"]
     stage.handle(UnloadRequested(4, other))
     reaped(stage, other)

@@ -166,7 +166,7 @@ def test_removed_model_is_drained_and_then_unknown() -> None:
     )
     kinds = [(reject.request_id, reject.kind.value) for reject in stage.auditor.rejects]
     assert kinds == [(3, "model_not_found"), (2, "model_not_found"), (4, "model_not_found")]
-    assert list(stage.core.views()) == ["c"]
+    assert list(stage.views()) == ["c"]
 
 
 def test_model_that_comes_back_while_its_process_ends_is_kept() -> None:
@@ -395,11 +395,11 @@ def test_a_patch_touches_those_it_names_and_no_others() -> None:
         stage.handle(ev.RequestArrived(number, name))
         stage.handle(ev.EngineReady(name, number))
     stage.handle(ev.ModelsPatched(specs("b/g:2 d/g"), ("c", "nowhere")))
-    states = {name: view.state for name, view in stage.core.views().items()}
+    states = {name: view.state for name, view in stage.views().items()}
     assert states == {"a": "loaded", "b": "unloading", "c": "unloading", "d": "unloaded"}
     stage.handle(ev.RequestFinished(3))
     stage.handle(ev.EngineReaped("c", 3))
-    assert set(stage.core.views()) == {"a", "b", "d"}
+    assert set(stage.views()) == {"a", "b", "d"}
 
 
 def test_who_is_in_both_parts_of_a_patch_is_there() -> None:
@@ -417,7 +417,7 @@ def test_portions_come_to_the_same_as_the_whole() -> None:
     for spec in new:
         portions.handle(ev.ModelsPatched((spec,)))
     portions.handle(ev.ModelsPatched(removed=("a",)))
-    assert whole.core.views() == portions.core.views()
+    assert whole.views() == portions.views()
 
 
 def test_a_lower_limit_stops_nobody_and_holds_for_the_next() -> None:
@@ -428,7 +428,7 @@ def test_a_lower_limit_stops_nobody_and_holds_for_the_next() -> None:
     assert stage.handle(ev.SettingsChanged(CoreSettings(max_loaded=1))) == []
     stage.handle(ev.RequestFinished(1))
     stage.handle(ev.RequestArrived(3, "c"))
-    assert {view.state for view in stage.core.views().values()} == {"loaded", "unloaded"}
+    assert {view.state for view in stage.views().values()} == {"loaded", "unloaded"}
     stage.handle(ev.RequestFinished(2))
     stage.now += 1.0
     stage.handle(ev.TimerFired(ev.Timer(ev.TimerKind.SWITCH)))

@@ -246,7 +246,7 @@ def test_a_shutdown_in_the_middle_of_it_comes_to_its_end(seed: int, end: ev.Even
     assert world.stage.auditor.completed
     assert world.stage.auditor.models == {}
     assert world.stage.auditor.timers == {}
-    assert all(view.state in ("unloaded", "stuck") for view in world.stage.core.views().values())
+    assert all(view.state in ("unloaded", "stuck") for view in world.stage.views().values())
 
 
 def test_the_same_events_cause_the_same_commands() -> None:

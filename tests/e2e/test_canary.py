@@ -83,8 +83,10 @@ def client_headers(key: str) -> dict[str, str]:
 
 def files_below(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
-        if path.is_file():
-            yield path.read_bytes().decode("latin-1")
+        # The router may put another in its place, or remove it, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                yield path.read_bytes().decode("latin-1")
 
 
 def processes_of(router: RouterProcess) -> Iterator[str]:

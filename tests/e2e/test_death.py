@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body, deltas, error_of, events
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import RouterProcess, gone, marked_like
+from tests.support.router_process import DEADLINE_S, RouterProcess, gone, marked_like
 
 pytestmark = pytest.mark.asyncio
 
@@ -25,13 +25,13 @@ class Reading:
         self._task = asyncio.create_task(self._read(router, model), name=f"read {model}")
 
     async def says(self, text: str) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             while text not in self.text:
                 self._news.clear()
                 await self._news.wait()
 
     async def ended(self) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             await self._task
 
     async def _read(self, router: RouterProcess, model: str) -> None:
@@ -46,11 +46,11 @@ class Reading:
 
 
 async def killed(router: RouterProcess) -> None:
-    """Kill the router with SIGKILL: within two seconds nothing of it or its engines is left."""
+    """Kill the router with SIGKILL: soon nothing of it or its engines is left."""
     everything = marked_like(router.pid)
     assert len(everything) >= 3  # the router, its guardian, an engine
     router.send(signal.SIGKILL)
-    assert await gone(everything, timeout_s=2.0) == set()
+    assert await gone(everything) == set()
     assert await router.ended() == -signal.SIGKILL
 
 

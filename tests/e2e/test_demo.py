@@ -12,7 +12,7 @@ import pytest
 from llama_router.catalog.demo import DEMO_TEXTS
 from tests.support.chat import deltas
 from tests.support.ports import port_window
-from tests.support.router_process import DEADLINE_S, launched
+from tests.support.router_process import DEADLINE_S, launched, with_engine_ports
 from tests.support.tools import need_embedded
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.embedded]
@@ -30,7 +30,9 @@ async def test_both_printed_snippets_are_answered_by_different_models_with_a_swa
 ) -> None:
     need_embedded()
     port = port_window()
-    async with launched(tmp_path, None, "demo", "--port", str(port)) as router:
+    arguments = ("demo", "--port", str(port))
+    prelude = with_engine_ports(port + 1)
+    async with launched(tmp_path, None, *arguments, prelude=prelude) as router:
         await router.prints("Ctrl-C ends the router.")
         banner = router.out
         assert f"listens on http://127.0.0.1:{port}\n" in banner

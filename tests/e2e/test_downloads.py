@@ -1,7 +1,9 @@
 """From the hub into the list of models, through a whole router."""
 
 import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest_asyncio
 from llama_router.catalog.tiny import write_model
 from tests.e2e.conftest import StartRouter
 from tests.support.fake_hub import FakeHub, Repo
-from tests.support.router_process import RouterProcess
+from tests.support.router_process import DEADLINE_S, RouterProcess, gone, process_of
 
 pytestmark = pytest.mark.asyncio
 CANARY = "hf_canary0123456789"
@@ -71,11 +73,20 @@ async def ask(router: RouterProcess, path: str, content: object = None) -> httpx
     return await router.client.post(path, json=content or {})
 
 
+def commands_below(pid: int) -> dict[int, list[str]]:
+    """Give the commands of a process's living descendants; some end at any moment."""
+    found = {}
+    for process in process_of(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[process.pid] = process.cmdline()
+    return found
+
+
 async def test_a_model_is_found_downloaded_served_and_deleted(
     start_router: StartRouter, hub: FakeHub, tmp_path: Path
 ) -> None:
     router = await start_router(models=(), env=environment(hub))
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(2 * DEADLINE_S):
         found = (await router.client.get("/admin/hub/search?q=m")).json()
         assert [one["repo"] for one in found["models"]] == ["org/m"]
         files = (await router.client.get("/admin/hub/files?repo=org/m")).json()
@@ -105,19 +116,18 @@ async def test_a_killed_router_goes_on_and_its_downloads_end_with_it(
     size = len(hub.repos["org/m"].files["m-Q8_0.gguf"])
     hub.faults.stall_after = [size // 2]
     router = await start_router(models=(), env=environment(hub, HF_TOKEN=CANARY), is_clean=False)
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(2 * DEADLINE_S):
         await ask(router, "/admin/downloads", {"model": "org/m:Q8_0"})
         await hub.stalled.wait()
-        children = psutil.Process(router.pid).children(recursive=True)
-        workers = [one for one in children if "llama_router.hub.worker" in one.cmdline()]
+        commands = commands_below(router.pid)
+        workers = [one for one in commands if "llama_router.hub.worker" in commands[one]]
         assert len(workers) == 1
-        for process in children:
-            assert CANARY not in " ".join(process.cmdline())
-        assert CANARY not in str(workers[0].environ())
+        for command in commands.values():
+            assert CANARY not in " ".join(command)
+        assert CANARY not in str(process_of(workers[0]).environ())
         assert CANARY in [token.removeprefix("Bearer ") for _, _, token in hub.requests]
-        psutil.Process(router.pid).kill()
-        await asyncio.to_thread(psutil.wait_procs, workers, 20)
-        assert not workers[0].is_running()
+        router.send(signal.SIGKILL)
+        assert await gone({*workers}) == set()
         again = await start_router(models=(), env=environment(hub))
         await listed(again, "org/m:Q8_0")
 
@@ -126,7 +136,7 @@ async def test_hf_downloads_first_and_loads_at_the_start(
     start_router: StartRouter, hub: FakeHub, tmp_path: Path
 ) -> None:
     router = await start_router(models=(), env=environment(hub), arguments=("-hf", "org/m:Q8_0"))
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(2 * DEADLINE_S):
         model = (await router.client.get("/v1/models/org/m:Q8_0")).json()
         assert model["status"]["value"] == "loaded"
     assert json.loads((tmp_path / "router.json").read_text())["startup_model"] == "org/m:Q8_0"

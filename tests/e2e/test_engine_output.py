@@ -8,6 +8,7 @@ from llama_router.engines.logs import RING_BYTES
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body
 from tests.support.fake_engine_control import FakeEngines
+from tests.support.router_process import DEADLINE_S
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,10 +47,10 @@ async def test_a_log_can_be_followed_from_its_first_line_on_and_nothing_stays_wh
             if line != "old":
                 await alpha.say(f"{line}\n".encode())
             while f"{line}\n" not in text:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(DEADLINE_S):
                     text += await anext(pieces)
     assert [line.removeprefix("[alpha] ") for line in text.splitlines()] == ["old", "new", "newer"]
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         while (await router.client.get("/admin/status")).json()["connection_count"] > 1:
             pass
 
@@ -58,7 +59,7 @@ async def test_a_follower_of_a_log_without_lines_waits_for_the_first(
     start_router: StartRouter, fakes: FakeEngines
 ) -> None:
     router = await start_router(models=("alpha",))
-    async with asyncio.timeout(15), router.client.stream("GET", "/logs?follow=1") as answer:
+    async with asyncio.timeout(DEADLINE_S), router.client.stream("GET", "/logs?follow=1") as answer:
         assert answer.status_code == 200
         await router.client.post(CHAT, json=body("alpha"))
         await (await fakes.started("alpha")).say(b"first\n")
@@ -91,7 +92,7 @@ async def test_a_flood_and_an_endless_line_are_kept_within_bounds(
     assert (await asked).status_code == 200
     await router.says("x [...]")
     text = ""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         while not text.endswith("the end\n"):
             await alpha.say(b"the end\n")
             text = (await router.client.get("/logs/alpha")).text

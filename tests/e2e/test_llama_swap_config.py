@@ -269,6 +269,7 @@ async def test_paths_that_are_to_be_ignored_load_nothing(swap: Swap) -> None:
 
 
 MATRIX = """
+startPort: ${env.START_PORT}
 matrix:
   vars: {g: gemma, v: voice}
   evict_costs: {v: 50}
@@ -301,7 +302,7 @@ async def test_a_matrix_says_which_models_run_together(tmp_path: Path, fakes: Fa
 
 
 async def test_models_without_groups_take_turns(tmp_path: Path, fakes: FakeEngines) -> None:
-    text = "models:\n"
+    text = "startPort: ${env.START_PORT}\nmodels:\n"
     for name in "ab":
         text += f"  {name}:\n    cmd: ${{env.ENGINE}} --alias {name} --port ${{PORT}}\n"
     async with started(tmp_path, fakes, written(tmp_path, text)) as swap:
@@ -314,15 +315,16 @@ async def test_a_changed_file_is_followed_and_a_broken_one_is_told(
     tmp_path: Path, fakes: FakeEngines
 ) -> None:
     model = "    cmd: ${env.ENGINE} --alias ${MODEL_ID} --port ${PORT}\n"
-    config = written(tmp_path, f"models:\n  one:\n{model}")
+    start = "startPort: ${env.START_PORT}\n"
+    config = written(tmp_path, f"{start}models:\n  one:\n{model}")
     async with started(tmp_path, fakes, config) as swap:
         assert (await swap.ask("one")).status_code == 200
-        config.write_text(f"models:\n  one:\n{model}  two:\n{model}    ttl: never\n")
+        config.write_text(f"{start}models:\n  one:\n{model}  two:\n{model}    ttl: never\n")
         broken = await swap.router.client.post("/admin/reload")
         assert broken.status_code == 400
-        assert f"{config}:6:5: models.two.ttl: must be a whole number" in broken.text
+        assert f"{config}:7:5: models.two.ttl: must be a whole number" in broken.text
         config.write_text(
-            f"groups: {{g: {{swap: false, members: [one, two]}}}}\nmodels:\n  one:\n"
+            f"{start}groups: {{g: {{swap: false, members: [one, two]}}}}\nmodels:\n  one:\n"
             f"{model}  two:\n{model}"
         )
         assert (await swap.router.client.post("/admin/reload")).status_code == 200

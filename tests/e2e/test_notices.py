@@ -10,7 +10,7 @@ from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body, deltas, events
 from tests.support.fake_engine_control import FakeEngines
 from tests.support.ports import port_window
-from tests.support.router_process import RouterProcess, launched, write_config
+from tests.support.router_process import DEADLINE_S, RouterProcess, launched, write_config
 from tests.support.tools import need_embedded
 
 pytestmark = pytest.mark.asyncio
@@ -31,13 +31,13 @@ class Watching:
         return [text.strip() for text in deltas(self.text, "reasoning_content")]
 
     async def reads(self, notice: str) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             while f"[llama-router] {notice}" not in self.notices:
                 self._news.clear()
                 await self._news.wait()
 
     async def whole(self) -> str:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             await self._task
         return self.text
 

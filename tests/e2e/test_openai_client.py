@@ -12,7 +12,7 @@ from llama_router.catalog.tiny import write_model
 from tests.e2e.conftest import StartRouter
 from tests.support.fake_engine_control import FakeEngines
 from tests.support.ports import port_window
-from tests.support.router_process import RouterProcess, launched, write_config
+from tests.support.router_process import DEADLINE_S, RouterProcess, launched, write_config
 from tests.support.tools import llama_server_path, need_embedded
 
 pytestmark = pytest.mark.asyncio
@@ -21,7 +21,7 @@ QUESTION = [{"role": "user", "content": "Hi"}]
 
 
 def client_of(router: RouterProcess, api_key: str = "none") -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{router.url}/v1", api_key=api_key, timeout=20)
+    return openai.AsyncOpenAI(base_url=f"{router.url}/v1", api_key=api_key, timeout=DEADLINE_S)
 
 
 @pytest_asyncio.fixture

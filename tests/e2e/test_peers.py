@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body
+from tests.support.router_process import DEADLINE_S
 from tests.support.scripted_engine import ScriptedEngine, answer
 
 pytestmark = pytest.mark.asyncio
@@ -40,7 +41,7 @@ async def test_a_peers_models_are_models_of_this_endpoint(start_router: StartRou
             found = await router.client.get("/v1/models", headers=headers)
             return [one["id"] for one in found.json()["data"]]
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while "far-model" not in await listed(boss):  # noqa: ASYNC110  # no event tells
                 await asyncio.sleep(0)
         assert await listed(ann) == ["alpha"]

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import StartRouter
 from tests.support.chat import CHAT, body, error_of
 from tests.support.fake_engine_control import FakeEngines
-from tests.support.router_process import RouterProcess
+from tests.support.router_process import DEADLINE_S, RouterProcess
 
 pytestmark = pytest.mark.asyncio
 
@@ -114,7 +114,7 @@ async def test_lists_and_health_answer_at_once_while_a_load_hangs(
     alpha = await fakes.started("alpha")
     await alpha.event("listening")
     await alpha.progress(0.43)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         while (status := await router.state_of("alpha")).get("progress") != 0.43:
             pass
     assert status == {"value": "loading", "progress": 0.43}

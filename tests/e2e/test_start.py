@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import StartRouter
 from tests.support.fake_engine_control import FakeEngines
 from tests.support.ports import HOST, port_window
-from tests.support.router_process import launched, write_config
+from tests.support.router_process import DEADLINE_S, launched, write_config
 
 pytestmark = pytest.mark.asyncio
 
@@ -77,6 +77,14 @@ async def test_a_config_that_is_not_there_yet_is_created(tmp_path: Path) -> None
         await router.prints("listens on")
         assert f"created {config}" in router.err
     assert "default_spawn:" in config.read_text()
+
+
+async def test_a_misspelt_option_of_the_engine_is_told_with_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "router.yaml"
+    config.write_text("router: {memory_aware: false}\ndefaults:\n  parameters: {ctx-sise: 5}\n")
+    async with launched(tmp_path, config, port=port_window()) as router:
+        await router.says(f"{config}:3:16: defaults.parameters.ctx-sise: ")
+        assert "did you mean ctx-size?" in router.err
 
 
 async def test_a_models_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -161,11 +169,14 @@ async def test_a_state_folder_that_cannot_be_used_is_said(tmp_path: Path) -> Non
     assert "XDG_STATE_HOME" in said
 
 
-async def test_a_config_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    said = await refused(tmp_path, None, XDG_CONFIG_HOME=str(tmp_path / "file"))
-    assert said.startswith("2: ")
-    assert "Not a directory" in said
+async def test_where_no_config_can_be_written_the_defaults_hold(tmp_path: Path) -> None:
+    # A file where a folder has to be: no rights of the user that runs this change that.
+    (tmp_path / "config").write_text("")
+    async with launched(tmp_path, None, port=port_window()) as router:
+        await router.prints("listens on")
+        assert "config.yaml: cannot be written: " in router.err
+        assert "; until there is one, the defaults hold" in router.err
+        assert (await router.client.post("/admin/reload")).status_code == 200
 
 
 async def test_no_place_for_temporary_files_is_said(tmp_path: Path) -> None:
@@ -197,7 +208,7 @@ async def test_serving_goes_on_when_nobody_reads_what_is_printed(tmp_path: Path)
     config = write_config(tmp_path)
     prelude = "import os; r, w = os.pipe(); os.dup2(w, 1); os.close(r); os.close(w)"
     async with launched(tmp_path, config, port=port_window(), prelude=prelude) as router:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             while True:
                 try:
                     answer = await router.client.get("/v1/health")

@@ -58,8 +58,8 @@ def test_a_reserve_is_left_and_what_engines_hold_is_theirs() -> None:
     found = (Device("cpu", 32 * GIB, 10 * GIB), Device("cuda0", 24 * GIB, 4 * GIB))
 
     assert budgets(found, reserve_bytes=GIB, held_bytes={"cpu": 3 * GIB, "cuda0": 19 * GIB}) == (
-        Budget("cpu", 12 * GIB, "found"),
-        Budget("cuda0", 22 * GIB, "found"),
+        Budget("cpu", 12 * GIB),
+        Budget("cuda0", 22 * GIB),
     )
 
 
@@ -73,9 +73,9 @@ def test_overrides_are_taken_as_they_are() -> None:
     found = (Device("cpu", 32 * GIB, 10 * GIB), Device("cuda0", 24 * GIB, 4 * GIB))
 
     assert budgets(found, overrides={"CUDA0": 0, "rocm7": GIB}, reserve_bytes=0) == (
-        Budget("cpu", 10 * GIB, "found"),
-        Budget("cuda0", 0, "configured"),
-        Budget("rocm7", GIB, "configured"),
+        Budget("cpu", 10 * GIB),
+        Budget("cuda0", 0),
+        Budget("rocm7", GIB),
     )
 
 

@@ -1,4 +1,4 @@
-from llama_router.engines.environment import engine_environment
+from llama_router.engines.environment import engine_environment, without_hub_tokens
 
 
 def test_secrets_and_misleading_settings_do_not_reach_engines() -> None:
@@ -20,3 +20,8 @@ def test_secrets_and_misleading_settings_do_not_reach_engines() -> None:
         "LLAMA_ARG_CTX_SIZE": "512",
         "EXTRA": "1",
     }
+
+
+def test_the_tokens_of_a_person_can_be_left_out() -> None:
+    base = {"HF_TOKEN": "a", "hf_token": "b", "HUGGING_FACE_HUB_TOKEN": "c", "HF_HOME": "/hub"}
+    assert without_hub_tokens(base) == {"HF_HOME": "/hub"}

@@ -17,11 +17,24 @@ from llama_router.engines.record import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="job objects leave nothing")
 
+DEADLINE_S = 60
 DEAD = ProcessRecord(2**22 + 1, "0", "guardian")
 
 
 def sleeper(cookie: str = "other") -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(["/bin/sleep", "1000"], env={MARK_VARIABLE: f"{cookie}:1"})
+    process = subprocess.Popen(
+        ["/bin/cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={MARK_VARIABLE: f"{cookie}:1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # Its environment cannot be read before its exec is over.
+    process.stdin.write(b"up\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"up\n"
+    return process
 
 
 def start_time(pid: int) -> str:
@@ -57,13 +70,13 @@ def test_recorded_and_marked_processes_are_ended_and_others_are_not(tmp_path: Pa
                 f"process {marked.pid} of model unknown",
             ]
         )
-        assert recorded.wait(10) == marked.wait(10) == -9
+        assert recorded.wait(DEADLINE_S) == marked.wait(DEADLINE_S) == -9
         assert recycled.poll() is bystander.poll() is None
         assert not path.exists()
     finally:
         for process in (recorded, marked, recycled, bystander):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def test_a_record_of_another_boot_names_nobody(tmp_path: Path) -> None:
@@ -76,7 +89,7 @@ def test_a_record_of_another_boot_names_nobody(tmp_path: Path) -> None:
         assert not path.exists()
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_engines_of_a_living_guardian_are_left_to_it(tmp_path: Path) -> None:
@@ -91,7 +104,7 @@ def test_engines_of_a_living_guardian_are_left_to_it(tmp_path: Path) -> None:
         assert path.exists()
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_a_broken_record_is_removed_and_a_missing_directory_is_empty(tmp_path: Path) -> None:

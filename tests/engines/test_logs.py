@@ -27,15 +27,6 @@ def test_the_newest_line_is_kept_whatever_its_size() -> None:
     assert logs.text("m") == "x" * 100 + "\n"
 
 
-def test_tail_counts_bytes_and_cuts_between_lines() -> None:
-    logs = LogStore()
-    for line in ("old", "grüße", "new"):
-        logs.append("m", line)
-    assert logs.tail("m", 12) == "grüße\nnew\n"
-    assert logs.tail("m", 11) == "new\n"
-    assert logs.tail("m", 3) == ""
-
-
 def test_a_follower_gets_every_line_and_is_woken_once_per_batch() -> None:
     logs = LogStore()
     logs.append("m", "before")

@@ -10,7 +10,6 @@ import pytest
 
 from llama_router.engines.measure import (
     CPU,
-    Measured,
     Meter,
     measured_key,
     memory_of,
@@ -147,12 +146,6 @@ async def test_a_fault_is_the_callers_and_the_next_sample_works() -> None:
                 await meter.sample()
 
     assert meter.peak == {}
-
-
-def test_measurements_are_joined_by_their_peaks() -> None:
-    joined = Measured({CPU: 5, "cuda0": 1}, load_s=9).peak(Measured({CPU: 3, "cuda1": 2}, load_s=4))
-
-    assert joined == Measured({CPU: 5, "cuda0": 1, "cuda1": 2}, load_s=4)
 
 
 def test_a_key_changes_with_what_matters_and_with_nothing_else(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def open_pump(deliver: Callable[[bytes], None]) -> tuple[OutputPump, int]:
 async def drained(pump: OutputPump) -> None:
     done = asyncio.Event()
     pump.drain(done.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
 
 

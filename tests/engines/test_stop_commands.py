@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.support.supervised import HOST, Supervised, await_gone, supervise
+from tests.support.ports import HOST
+from tests.support.supervised import Supervised, await_gone, supervise
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses pidfds")
 

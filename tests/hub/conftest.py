@@ -11,7 +11,8 @@ from tests.support.fake_hub import FakeHub, Repo, content
 QUICK = Patience(
     attempts_max_count=5,
     connect_s=5,
-    stall_s=0.3,
+    # Longer than any machine takes for what is not meant to stall.
+    stall_s=30,
     delay_s=0.001,
     delay_max_s=0.002,
     retry_after_max_s=0.05,

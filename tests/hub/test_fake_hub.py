@@ -6,7 +6,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from llama_router.hub.download import Download, Hub, find_cached
+from llama_router.hub.cached import find_cached
+from llama_router.hub.download import Download, Hub
 from llama_router.hub.names import parse_reference
 from llama_router.hub.session import HubSession
 from tests.support.fake_hub import FakeHub

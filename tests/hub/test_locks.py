@@ -50,7 +50,7 @@ async def test_who_waits_is_told_once_and_goes_on(
         told.append("waiting")
         asyncio.get_running_loop().call_later(0.05, os.close, held)
 
-    async with asyncio.timeout(10), locked(tmp_path / "x.lock", on_wait):
+    async with asyncio.timeout(50), locked(tmp_path / "x.lock", on_wait):
         assert try_lock(tmp_path / "x.lock") is None
     assert told == ["waiting"]
 
@@ -69,7 +69,7 @@ async def test_who_waits_for_the_gate_holds_no_lock_and_who_waits_for_a_lock_no_
         async with locked(tmp_path / f"{name}.lock", waits.set, gate):
             assert gate.locked()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         theirs = asyncio.create_task(have("theirs"))
         await waits.wait()
         await have("ours")

@@ -19,6 +19,8 @@ from tests.support.fake_hub import FakeHub, Faults, Repo, content
 
 ROUNDS_COUNT = 25
 HASTY = Patience(4, connect_s=5, stall_s=0.15, delay_s=0.001, delay_max_s=0.002)
+# A slow machine is no fault.
+PATIENT = Patience(4, connect_s=30, stall_s=30)
 FILES = {
     "m-Q8_0-00001-of-00002.gguf": content(120_000, 1),
     "m-Q8_0-00002-of-00002.gguf": content(90_000, 2),
@@ -40,6 +42,7 @@ def swarm(chosen: random.Random) -> Faults:
         statuses=chosen.choices((429, 500, 503), k=chosen.choice((0, 0, 1, 3, 50))),
         retry_after=chosen.choice(("", "0", "soon")),
         cut_after=places(6),
+        resets=chosen.choice((False, True)),
         stall_after=places(2),
         wrong_bytes=times(),
         ignore_range=times(),
@@ -86,11 +89,12 @@ async def test_whatever_the_hub_does(tmp_path: Path) -> None:
                 ended[code] = ended.get(code, 0) + 1
                 if (cache / "models--org--m").exists():
                     assert_nothing_is_wrong(cache)
-                fake.faults = Faults()
-                pulled = await Download(hub, parse_reference("org/m")).run()
+                assert hub.needs == {}
+            fake.faults = Faults()
+            async with HubSession(Addresses(fake.url), "", PATIENT) as session:
+                pulled = await Download(Hub(session, cache), parse_reference("org/m")).run()
             assert_nothing_is_wrong(cache)
             folder = Path(pulled.paths[0]).parent
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
-            assert hub.needs == {}
     print(ended)  # noqa: T201
     assert ended["complete"] > 0

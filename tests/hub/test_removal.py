@@ -5,9 +5,9 @@ import huggingface_hub
 import pytest
 
 from llama_router.hub.errors import HubError
-from llama_router.hub.layout import RepoFolder
+from llama_router.hub.layout import RepoFolder, publish_lock
 from llama_router.hub.locks import lock_path, try_lock
-from llama_router.hub.removal import remove_model
+from llama_router.hub.removal import discard_parts, remove_model
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -198,3 +198,54 @@ def test_where_not_all_that_might_use_a_blob_can_be_seen_it_stays(
     with pytest.raises(HubError, match="more than 1 folders"):
         remove_model(cache.path, [model])
     assert cache.has("1")
+
+
+def test_what_is_given_up_goes_unless_somebody_here_goes_on_with_it(cache: Cache) -> None:
+    cache.add(NEW, "m-Q4_0.gguf", "1")
+    for letter in "23":
+        cache.folder.blob(letter * 64).write_bytes(b"x" * 10)
+    for letter in "456":
+        cache.folder.part(letter * 64).write_bytes(b"x" * 7)
+    blobs = [letter * 64 for letter in "123456"]
+    # Under way, and waiting for its turn.
+    held = try_lock(lock_path(cache.path, cache.folder.name, "5" * 64))
+    assert held is not None
+    try:
+        kept = {letter * 64 for letter in "356"}
+        assert discard_parts(cache.path, "org/repo", blobs, kept) == 17
+    finally:
+        os.close(held)
+    assert [cache.has(letter) for letter in "123"] == [True, False, True]
+    left = [letter for letter in "456" if cache.folder.part(letter * 64).exists()]
+    assert left == ["5", "6"]
+    assert cache.is_sound()
+
+
+def test_while_another_process_downloads_the_same_its_whole_files_stay(cache: Cache) -> None:
+    cache.folder.blob("1" * 64).write_bytes(b"x" * 10)
+    for letter in "23":
+        cache.folder.part(letter * 64).write_bytes(b"x" * 7)
+    blobs = [letter * 64 for letter in "123"]
+    held = try_lock(lock_path(cache.path, cache.folder.name, "2" * 64))
+    assert held is not None
+    try:
+        assert discard_parts(cache.path, "org/repo", blobs) == 7
+    finally:
+        os.close(held)
+    # It has this one and comes back for it at its end only.
+    assert cache.has("1")
+    assert cache.folder.part("2" * 64).exists()
+    assert discard_parts(cache.path, "org/repo", blobs) == 17
+
+
+def test_while_snapshots_are_made_only_parts_are_given_up(cache: Cache) -> None:
+    cache.folder.blob("1" * 64).write_bytes(b"x" * 10)
+    cache.folder.part("2" * 64).write_bytes(b"x" * 7)
+    held = try_lock(publish_lock(cache.folder))
+    assert held is not None
+    try:
+        assert discard_parts(cache.path, "org/repo", ["1" * 64, "2" * 64]) == 7
+    finally:
+        os.close(held)
+    assert cache.has("1")
+    assert discard_parts(cache.path, "org/repo", ["1" * 64, "2" * 64]) == 10

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -25,6 +26,7 @@ from llama_router.hub.protocol import (
     Files,
     Header,
     Message,
+    Moved,
     Order,
     Remove,
     Search,
@@ -82,7 +84,7 @@ async def worker(
         limit=2**24,
     )
     started = Process(process)
-    patience = Patience(delay_s=0.01, delay_max_s=0.02, stall_s=5)
+    patience = Patience(delay_s=0.01, delay_max_s=0.02, stall_s=60)
     started.send(Settings(hub.url, token, str(cache), is_offline=is_offline, patience=patience))
     try:
         yield started
@@ -96,7 +98,7 @@ async def worker(
 
 @pytest.mark.asyncio
 async def test_it_searches_lists_downloads_and_removes(hub: FakeHub, tmp_path: Path) -> None:
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Search(1, "tiny", 5))
         hits = await process.answer()
         assert isinstance(hits, list)
@@ -122,7 +124,7 @@ async def test_it_searches_lists_downloads_and_removes(hub: FakeHub, tmp_path: P
 @pytest.mark.asyncio
 async def test_it_brings_the_beginning_of_a_file(hub: FakeHub, tmp_path: Path) -> None:
     to = tmp_path / "header"
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Header(1, "org/tiny", COMMIT, "tiny-Q8_0.gguf", str(to), 1000))
         assert await process.answer() == 1000
     assert to.read_bytes() == hub.repos["org/tiny"].files["tiny-Q8_0.gguf"][:1000]
@@ -131,7 +133,7 @@ async def test_it_brings_the_beginning_of_a_file(hub: FakeHub, tmp_path: Path) -
 
 @pytest.mark.asyncio
 async def test_refusals_come_back_in_words(hub: FakeHub, tmp_path: Path) -> None:
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Files(1, "../etc"))
         refused = await process.answer()
         assert isinstance(refused, Failure)
@@ -144,7 +146,7 @@ async def test_refusals_come_back_in_words(hub: FakeHub, tmp_path: Path) -> None
 
 @pytest.mark.asyncio
 async def test_offline_it_asks_nobody(hub: FakeHub, tmp_path: Path) -> None:
-    async with asyncio.timeout(30), worker(hub, tmp_path, is_offline=True) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path, is_offline=True) as process:
         process.send(Search(1, "tiny", 5))
         refused = await process.answer()
         assert isinstance(refused, Failure)
@@ -156,7 +158,7 @@ async def test_offline_it_asks_nobody(hub: FakeHub, tmp_path: Path) -> None:
 async def test_stopped_it_keeps_what_has_come_and_resumes(hub: FakeHub, tmp_path: Path) -> None:
     del hub.repos["org/tiny"].files["mmproj-F16.gguf"]
     hub.faults.stall_after = [150_000]
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Start("d", "org/tiny"))
         await hub.stalled.wait()
         process.send(Stop("d"))
@@ -172,7 +174,7 @@ async def test_stopped_it_keeps_what_has_come_and_resumes(hub: FakeHub, tmp_path
 async def test_stopped_before_it_has_begun_it_ends_and_can_begin_again(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         for _ in range(3):
             process.send(Start("d", "org/tiny"))
             process.send(Stop("d"))
@@ -186,7 +188,7 @@ async def test_stopped_before_it_has_begun_it_ends_and_can_begin_again(
 async def test_cancelled_it_leaves_nothing(hub: FakeHub, tmp_path: Path) -> None:
     del hub.repos["org/tiny"].files["mmproj-F16.gguf"]
     hub.faults.stall_after = [150_000]
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Start("d", "org/tiny"))
         await hub.stalled.wait()
         process.send(Stop("d"))
@@ -198,10 +200,79 @@ async def test_cancelled_it_leaves_nothing(hub: FakeHub, tmp_path: Path) -> None
     assert list((tmp_path / "models--org--tiny" / "blobs").iterdir()) == []
 
 
+def has_one_file(name: str, message: Message) -> bool:
+    if not isinstance(message, Moved) or message.download != name:
+        return False
+    return message.progress.files_done_count == 1
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_whole_goes_too_unless_another_download_wants_it(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    blobs = tmp_path / "models--org--tiny" / "blobs"
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
+        for name in "ab":
+            # The model's last bytes do not come; the projector, which both have, does.
+            hub.faults.stall_after = [150_000]
+            process.send(Start(name, "org/tiny", "Q8_0" if name == "b" else ""))
+            await process.until(partial(has_one_file, name))
+        process.send(Stop("a"))
+        gone = await process.ended()
+        process.send(Discard(1, "org/tiny", gone.progress.blobs))
+        await process.answer()
+        assert any(not path.suffix for path in blobs.iterdir())
+        process.send(Stop("b"))
+        gone = await process.ended()
+        process.send(Discard(2, "org/tiny", gone.progress.blobs))
+        await process.answer()
+    assert list(blobs.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_limits_that_change_hold_for_what_is_under_way(hub: FakeHub, tmp_path: Path) -> None:
+    patience = Patience(delay_s=0.01, delay_max_s=0.02, stall_s=60)
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
+        # At this rate it would take years.
+        process.send(Settings(hub.url, "", str(tmp_path), bandwidth_bytes_per_s=1))
+        process.send(Start("d", "org/tiny", "Q8_0"))
+        await hub.asked.wait()
+        process.send(Settings(hub.url, "", str(tmp_path), patience=patience))
+        assert (await process.ended()).pulled is not None
+
+
+@pytest.mark.asyncio
+async def test_another_hub_and_token_are_for_what_begins_then(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.repos["org/tiny"].files["mmproj-F16.gguf"]
+    hub.faults.stall_after = [150_000]
+    async with FakeHub({"org/else": Repo({"e-Q8_0.gguf": content(50_000)})}) as other:
+        other.token = SECRET
+        other.repos["org/else"].private = True
+        async with asyncio.timeout(50), worker(hub, tmp_path) as process:
+            process.send(Start("d", "org/tiny"))
+            await hub.stalled.wait()
+            process.send(Settings(other.url, SECRET, str(tmp_path)))
+            process.send(Start("e", "org/else"))
+            ended = await process.ended()
+            assert (ended.download, ended.code) == ("e", "")
+            # What is under way is so with the hub that it began with, until it is resumed.
+            assert [path for path, _range, _token in hub.requests] == ["tiny-Q4_K_M.gguf"]
+            process.send(Stop("d"))
+            assert (await process.ended()).code == ""
+            process.send(Start("d", "org/tiny"))
+            assert (await process.ended()).code == "unauthorized"
+            process.send(Settings(other.url, SECRET, str(tmp_path), is_offline=True))
+            process.send(Files(1, "org/else"))
+            refused = await process.answer()
+            assert isinstance(refused, Failure)
+            assert refused.code == "offline"
+    assert SECRET not in str(hub.requests)
+
+
 @pytest.mark.asyncio
 async def test_it_ends_with_its_router(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.stall_after = [150_000]
-    async with asyncio.timeout(30), worker(hub, tmp_path) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path) as process:
         process.send(Start("d", "org/tiny"))
         await hub.stalled.wait()
         assert process.process.stdin is not None
@@ -213,7 +284,7 @@ async def test_it_ends_with_its_router(hub: FakeHub, tmp_path: Path) -> None:
 async def test_its_token_is_seen_by_nobody(hub: FakeHub, tmp_path: Path) -> None:
     hub.token = SECRET
     hub.repos["org/tiny"].private = True
-    async with asyncio.timeout(30), worker(hub, tmp_path, token=SECRET) as process:
+    async with asyncio.timeout(50), worker(hub, tmp_path, token=SECRET) as process:
         process.send(Files(1, "org/tiny"))
         assert isinstance(await process.answer(), dict)
         seen = psutil.Process(process.process.pid)
@@ -239,6 +310,7 @@ def assert_resumed(hub: FakeHub, kept: dict[str, int]) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 @pytest.mark.slow
+@pytest.mark.timeout(200)  # eleven processes, which a slow machine takes its time to start
 @pytest.mark.asyncio
 async def test_killed_at_random_moments_it_always_resumes(tmp_path: Path) -> None:
     seed = int(os.environ.get("HUB_KILL_SEED", random.randrange(2**32)))  # noqa: S311
@@ -250,7 +322,7 @@ async def test_killed_at_random_moments_it_always_resumes(tmp_path: Path) -> Non
         "mmproj-BF16.gguf": content(500_000, 3),
     }
     whole_bytes = sum(map(len, files.values()))
-    async with asyncio.timeout(50), FakeHub({"org/big": Repo(files)}) as hub:
+    async with asyncio.timeout(190), FakeHub({"org/big": Repo(files)}) as hub:
         hub.faults.bytes_per_s = 20_000_000
         kept: dict[str, int] = {}
         for number in range(KILLS_COUNT):
@@ -270,6 +342,8 @@ async def test_killed_at_random_moments_it_always_resumes(tmp_path: Path) -> Non
                 await is_time.wait()
                 process.process.kill()
                 await process.process.wait()
+            # What it has asked for may still be on its way.
+            await hub.caught_up()
             assert huggingface_hub.scan_cache_dir(tmp_path).warnings == [], number
             assert_resumed(hub, kept)
             kept = on_the_disk(hub, tmp_path)

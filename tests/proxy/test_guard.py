@@ -3,6 +3,7 @@ import pytest
 from llama_router.proxy.errors import AuthenticationError, ForbiddenError
 from llama_router.proxy.guard import Guard
 from llama_router.proxy.head import RequestHead
+from llama_router.proxy.keys import ApiKey, digest_of
 
 
 def head(
@@ -177,6 +178,24 @@ def test_the_admin_token_opens_the_routers_own_pages_but_no_model() -> None:
     guard.check(asked)
     with pytest.raises(ForbiddenError, match="does not open 'inference'"):
         guard.check_inference(asked)
+
+
+@pytest.mark.parametrize(
+    ("token", "key", "path", "text"),
+    [
+        ("", b"i", b"/admin/models", "'admin'; that takes one with this scope"),
+        ("t", b"i", b"/admin/models", "'admin'; that takes router.admin_token, or one with this"),
+        ("t", b"t", b"/v1/completions", "'inference'; that takes one with this scope"),
+    ],
+)
+def test_a_key_for_something_else_is_told_what_opens_it(
+    token: str, key: bytes, path: bytes, text: str
+) -> None:
+    entry = ApiKey(digest=digest_of("i"), name="i", scopes=("inference",))
+    guard, asked = Guard(admin_token=token, api_keys=[entry]), head((b"x-api-key", key), path=path)
+    check = guard.check if path.startswith(b"/admin") else guard.check_inference
+    with pytest.raises(ForbiddenError, match=f"^this key does not open {text}"):
+        check(asked)
 
 
 def test_without_keys_everything_is_open() -> None:

@@ -51,6 +51,53 @@ async def test_bodies_in_memory_and_on_disk_are_read(inspector: BodyInspector) -
 
 
 @pytest.mark.asyncio
+async def test_without_questions_the_process_ends_and_the_next_one_starts_another(
+    inspector: BodyInspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inspector.inspect(JSON, None)
+    first = inspector._child
+    assert first is not None
+    monkeypatch.setattr(inspector_module, "_IDLE_MAX_S", 0.0)
+    await inspector.inspect(JSON, None)
+    async with asyncio.timeout(30):
+        await asyncio.to_thread(first.wait)
+    monkeypatch.setattr(inspector_module, "_IDLE_MAX_S", 300.0)
+    for _ in range(2):
+        assert (await inspector.inspect(JSON, None)).model == "a"
+    second = inspector._child
+    assert second is not None
+    assert second.poll() is None
+    # Whoever comes just then does not get the one that is ending.
+    inspector._retire()
+    assert (await inspector.inspect(JSON, None)).model == "a"
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_nobody_asks_because_its_client_has_left_ends_too(
+    inspector: BodyInspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspector_module, "_IDLE_MAX_S", 0.0)
+    children: list[subprocess.Popen[bytes]] = []
+    start = inspector_module._start_child
+
+    def noted() -> tuple[subprocess.Popen[bytes], socket.socket]:
+        child, channel = start()
+        children.append(child)
+        return child, channel
+
+    monkeypatch.setattr(inspector_module, "_start_child", noted)
+    asking = asyncio.ensure_future(inspector.inspect(JSON, None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    starting = inspector._starting
+    assert starting is not None
+    asking.cancel()
+    async with asyncio.timeout(30):
+        await asyncio.wait([asking, starting])
+        await asyncio.to_thread(children[0].wait)
+
+
+@pytest.mark.asyncio
 async def test_questions_at_once_get_their_own_answers(inspector: BodyInspector) -> None:
     names = [f"m{number}" for number in range(20)]
     bodies = [f'{{"model":"{name}"}}'.encode() for name in names]

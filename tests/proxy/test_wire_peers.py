@@ -1,6 +1,8 @@
 """Models on other machines, over the wire: what they get to see, and what of them is passed on."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,10 +12,10 @@ from llama_router.proxy.guard import Guard
 from llama_router.proxy.keys import ApiKey, digest_of
 from llama_router.runtime.peers import Peers
 from tests.support.certificate import server_context
-from tests.support.data_plane import data_plane, get, post, until
+from tests.support.data_plane import DataPlane, data_plane, get, post, until
 from tests.support.peers import config_of, peering
-from tests.support.raw_client import Answer
-from tests.support.scripted_engine import STREAM_HEAD, ScriptedEngine, answer, event
+from tests.support.raw_client import Answer, RawClient
+from tests.support.scripted_engine import STREAM_HEAD, EngineSide, ScriptedEngine, answer, event
 
 pytestmark = pytest.mark.asyncio
 
@@ -27,6 +29,29 @@ def code(found: Answer) -> tuple[int, str]:
 
 def near(remote: ScriptedEngine, path: str = "", **rest: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"url": f"http://127.0.0.1:{remote.port}{path}", **rest}
+
+
+@asynccontextmanager
+async def peered(
+    script: bytes | None = None,
+    **rest: Any,  # noqa: ANN401 - settings of the peer
+) -> AsyncIterator[tuple[ScriptedEngine, DataPlane, Peers]]:
+    """Give a server that is the peer `far` and has the model `big`, and who relays to it."""
+    async with (
+        ScriptedEngine(script) as remote,
+        peering("big", peer=near(remote, **rest)) as (plane, peers),
+    ):
+        yield remote, plane, peers
+
+
+async def streaming(plane: DataPlane, remote: ScriptedEngine) -> tuple[RawClient, EngineSide]:
+    """Give a client and the peer's side of its connection, in the middle of a stream."""
+    client = await plane.client()
+    client.send(post(body=BODY))
+    side = await remote.begin()
+    await side.send(STREAM_HEAD + event(b"1"))
+    await client.head()
+    return client, side
 
 
 async def test_a_peer_sees_its_own_key_and_none_of_the_clients() -> None:
@@ -58,10 +83,7 @@ async def test_a_peer_sees_its_own_key_and_none_of_the_clients() -> None:
 
 
 async def test_a_peer_without_a_key_sees_none() -> None:
-    async with (
-        ScriptedEngine(answer()) as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
+    async with peered(answer()) as (remote, plane, _):
         await plane.ask(post(body=BODY, fields=b"authorization: Bearer ours\r\n"))
         assert b"authorization" not in remote.requests[-1].fields
         assert b"x-api-key" not in remote.requests[-1].fields
@@ -102,19 +124,13 @@ async def test_names_and_filters_are_the_peers() -> None:
     ],
 )
 async def test_no_body_leaves_that_could_be_read_in_two_ways(body: bytes) -> None:
-    async with (
-        ScriptedEngine(answer()) as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
+    async with peered(answer()) as (remote, plane, _):
         assert code(await plane.ask(post(body=body))) == (400, "invalid_request")
         assert remote.requests == []
 
 
 async def test_a_peers_model_is_asked_by_requests_that_name_it_in_their_body_only() -> None:
-    async with (
-        ScriptedEngine(answer()) as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
+    async with peered(answer()) as (remote, plane, _):
         plane.gate.models["big"] = "big"
         found = await plane.ask(get(b"/props?model=big"))
         assert code(found) == (404, "endpoint_not_allowed")
@@ -169,10 +185,7 @@ async def test_a_peer_that_is_down_is_said_so_at_once() -> None:
 
 
 async def test_what_was_sent_is_not_sent_again_but_on_a_connection_that_was_idle() -> None:
-    async with (
-        ScriptedEngine() as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
+    async with peered() as (remote, plane, _):
         client = await plane.client()
         client.send(post(body=BODY))
         side = await remote.begin()
@@ -191,15 +204,8 @@ async def test_what_was_sent_is_not_sent_again_but_on_a_connection_that_was_idle
 
 
 async def test_a_peer_that_dies_in_its_stream_is_told_in_an_event() -> None:
-    async with (
-        ScriptedEngine() as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
-        client = await plane.client()
-        client.send(post(body=BODY))
-        side = await remote.begin()
-        await side.send(STREAM_HEAD + event(b"1"))
-        await client.head()
+    async with peered() as (remote, plane, _):
+        client, side = await streaming(plane, remote)
         side.close()
         rest = await client.rest()
         assert b"peer_unavailable" in rest
@@ -212,10 +218,7 @@ async def test_a_peer_that_dies_in_its_stream_is_told_in_an_event() -> None:
 async def test_redirects_and_refusals_of_the_key_are_not_passed_on(status: bytes) -> None:
     fields = b"location: http://evil.example/\r\nwww-authenticate: Bearer\r\n"
     quoting = answer(b'{"error":"wrong key: secret"}', status=status, fields=fields)
-    async with (
-        ScriptedEngine(quoting) as remote,
-        peering("big", peer=near(remote, api_key="secret")) as (plane, _),
-    ):
+    async with peered(quoting, api_key="secret") as (_, plane, _):
         for _ in range(2):
             found = await plane.ask(post(body=BODY))
             assert code(found) == (502, "bad_upstream")
@@ -227,10 +230,7 @@ async def test_redirects_and_refusals_of_the_key_are_not_passed_on(status: bytes
 async def test_other_errors_are_the_peers_own() -> None:
     fields = b"retry-after: 7\r\nset-cookie: a=b\r\nalt-svc: h2\r\nstrict-transport-security: x\r\n"
     refusal = answer(b'{"error":"slow down"}', status=b"429 Too Many", fields=fields)
-    async with (
-        ScriptedEngine(refusal) as remote,
-        peering("big", peer=near(remote)) as (plane, _),
-    ):
+    async with peered(refusal) as (_, plane, _):
         found = await plane.ask(post(body=BODY))
         assert (found.status, found.body) == (429, b'{"error":"slow down"}')
         assert found.fields[b"retry-after"] == b"7"
@@ -238,10 +238,7 @@ async def test_other_errors_are_the_peers_own() -> None:
 
 
 async def test_a_client_that_leaves_ends_the_peers_work() -> None:
-    async with (
-        ScriptedEngine() as remote,
-        peering("big", peer=near(remote)) as (plane, peers),
-    ):
+    async with peered() as (remote, plane, peers):
         client = await plane.client()
         client.send(post(body=BODY))
         side = await remote.begin()
@@ -298,24 +295,14 @@ async def test_a_request_that_comes_back_through_peers_is_ended() -> None:
 
 
 async def test_what_other_proxies_say_of_themselves_is_passed_on() -> None:
-    async with (
-        ScriptedEngine(answer()) as remote,
-        peering("big", peer=near(remote)) as (plane, _peers),
-    ):
+    async with peered(answer()) as (remote, plane, _peers):
         await plane.ask(post(body=BODY, fields=b"via: 1.1 llama-router-0, 1.0 fred\r\n"))
         assert remote.requests[-1].head.count(b"\r\nvia: 1.1 llama-router-") == 2
 
 
 async def test_a_reload_leaves_what_is_under_way_alone() -> None:
-    async with (
-        ScriptedEngine() as remote,
-        peering("big", peer=near(remote)) as (plane, peers),
-    ):
-        client = await plane.client()
-        client.send(post(body=BODY))
-        side = await remote.begin()
-        await side.send(STREAM_HEAD + event(b"1"))
-        await client.head()
+    async with peered() as (remote, plane, peers):
+        client, side = await streaming(plane, remote)
         peers.follow(config_of())
         assert peers.target("big") is None
         assert peers.in_flight_count == 1
@@ -326,15 +313,8 @@ async def test_a_reload_leaves_what_is_under_way_alone() -> None:
 
 
 async def test_at_the_end_answers_are_waited_for_and_cut_at_the_deadline() -> None:
-    async with (
-        ScriptedEngine() as remote,
-        peering("big", peer=near(remote)) as (plane, peers),
-    ):
-        client = await plane.client()
-        client.send(post(body=BODY))
-        side = await remote.begin()
-        await side.send(STREAM_HEAD + event(b"1"))
-        await client.head()
+    async with peered() as (remote, plane, peers):
+        client, _ = await streaming(plane, remote)
         await peers.drain(0.0)
         rest = await client.rest()
         assert b"shutting_down" in rest

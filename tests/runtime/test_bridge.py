@@ -1,6 +1,7 @@
 import asyncio
+import gc
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -9,14 +10,18 @@ import pytest
 from llama_router.control.facade import HISTORY_MAX_COUNT, ControlError, DeviceInfo, ModelInfo
 from llama_router.core.events import (
     DeviceBytes,
+    EngineExited,
     EngineReady,
+    EngineReaped,
     EngineSpawned,
     FootprintMeasured,
+    ModelsPatched,
     SpawnFailed,
 )
 from llama_router.core.machine import Core
 from llama_router.core.settings import CoreSettings
 from llama_router.engines.logs import LogStore
+from llama_router.proxy.gate import Door, Target
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.runtime.bridge import Bridge
 from llama_router.runtime.desk import Desk
@@ -25,7 +30,9 @@ from llama_router.runtime.feed import FOLLOWER_MAX_COUNT, USUAL_TOPICS
 from llama_router.runtime.roster import RosterModel
 from llama_router.store.records import RequestRecord
 from llama_router.store.store import StoreError
-from tests.runtime.test_desk import Room, Waiter, open_desk, ready, roster_of
+from tests.runtime.test_desk import Room, open_desk, ready, roster_of
+from tests.runtime.test_names import Elsewhere
+from tests.support.waiter import Waiter
 
 pytestmark = pytest.mark.asyncio
 
@@ -61,11 +68,26 @@ async def test_models_are_described_with_what_the_core_says_of_them() -> None:
     assert (await elsewhere(bridge.model("a"))).state == "unloaded"
 
 
+async def test_models_that_go_while_they_are_listed_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llama_router.runtime.bridge._PORTION_COUNT", 1)
+    for question in ("_models", "_listing"):
+        desk, _room = open_desk("a", "b", "c")
+        bridge, _logs = bridge_over(desk)
+        arguments = ("",) if question == "_listing" else ()
+        listing = asyncio.create_task(getattr(bridge, question)(*arguments), name="list")
+        await asyncio.sleep(0)
+        desk.post(ModelsPatched((), ("b",)))
+        listed = [getattr(one, "id", "") for one in await listing]
+        assert listed == ["a", "broken", "c", "t1", "t2"]
+
+
 async def test_a_load_is_answered_when_it_is_done() -> None:
     desk, room = open_desk()
     bridge, _logs = bridge_over(desk)
     loading = asyncio.create_task(elsewhere(bridge.load("a")), name="load")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await room.spawned.wait()
     desk.post(EngineSpawned("a", 1))
     desk.post(EngineReady("a", 1))
@@ -76,7 +98,7 @@ async def test_a_load_that_fails_says_why_and_when_to_come_back() -> None:
     desk, room = open_desk()
     bridge, _logs = bridge_over(desk)
     loading = asyncio.create_task(elsewhere(bridge.load("a")), name="load")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await room.spawned.wait()
     desk.post(SpawnFailed("a", 1, "no such program"))
     with pytest.raises(ControlError, match="no such program") as raised:
@@ -101,6 +123,59 @@ async def test_names_that_lead_nowhere_are_errors_of_the_control_plane(
         with pytest.raises(ControlError) as raised:
             await elsewhere(question)
         assert (raised.value.status, raised.value.code) == (status, code)
+
+
+async def test_a_name_that_is_switched_off_can_neither_be_loaded_nor_planned_but_unloaded() -> None:
+    desk, room = open_desk("a", "b", profiles={"work": {"pins": {"a": "", "b": "a"}}})
+    bridge, _logs = bridge_over(desk)
+    request_id = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    ready(desk, "a", 1)
+    desk.finished(cast("int", request_id))
+    desk.names.activate("work")
+    for question in (bridge.load("a"), bridge.plan("a"), bridge.listed("a", "")):
+        with pytest.raises(ControlError, match="switched off by the profile 'work'") as raised:
+            await elsewhere(question)
+        assert (raised.value.status, raised.value.code) == (404, "model_not_found")
+    listed = [one.id for one in await elsewhere(bridge.listing(""))]
+    assert listed == ["b", "broken", "t1", "t2"]
+    # Only requests, and what acts like one, are led elsewhere.
+    assert (await elsewhere(bridge.model("a"))).state == "loaded"
+    assert (await elsewhere(bridge.plan("b"))).model == "a"
+    assert (await elsewhere(bridge.unload("b"))).id == "b"
+    unloading = asyncio.create_task(elsewhere(bridge.unload("a")), name="unload")
+    async with asyncio.timeout(60):
+        await room.terminated.wait()
+    desk.post(EngineExited("a", 1, "done"))
+    desk.post(EngineReaped("a", 1))
+    assert (await unloading).id == "a"
+
+
+async def test_a_model_that_is_gone_by_the_end_of_an_order_is_not_found() -> None:
+    desk, room = open_desk()
+    bridge, _logs = bridge_over(desk)
+    request_id = desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
+    ready(desk, "a", 1)
+    desk.finished(cast("int", request_id))
+    unloading = asyncio.create_task(elsewhere(bridge.unload("a")), name="unload")
+    async with asyncio.timeout(60):
+        await room.terminated.wait()
+    desk.roster.follow(roster_of("b"), leaving={"a": desk.roster["a"]})
+    desk.rename()
+    desk.post(ModelsPatched((), ("a",)))
+    desk.post(EngineExited("a", 1, "done"))
+    desk.post(EngineReaped("a", 1))
+    with pytest.raises(ControlError) as raised:
+        await unloading
+    assert (raised.value.status, raised.value.code) == (404, "model_not_found")
+
+
+async def test_models_of_peers_take_requests_and_no_orders() -> None:
+    desk, _room = open_desk("a", peers=Elsewhere())
+    bridge, _logs = bridge_over(desk)
+    for question in (bridge.load("big"), bridge.plan("big"), bridge.unload("box/big")):
+        with pytest.raises(ControlError, match="'box/big' is on another machine") as raised:
+            await elsewhere(question)
+        assert (raised.value.status, raised.value.code) == (404, "endpoint_not_allowed")
 
 
 async def test_the_routers_own_numbers() -> None:
@@ -143,6 +218,39 @@ async def test_many_models_are_described_in_portions() -> None:
         turn += 1
     assert len(await asking) == 253
     assert max(turns.count(each) for each in set(turns)) <= 100
+
+
+async def test_many_models_of_peers_are_listed_in_portions_and_found_by_their_names() -> None:
+    class Crowd(Elsewhere):
+        def target(self, name: str) -> Target | None:
+            return Target(name, door=cast("Door", self)) if name.startswith("far-") else None
+
+        def listed(self) -> Iterator[tuple[str, str]]:
+            for number in range(450):
+                turns.append(turn)
+                yield f"far-{number}", "box"
+
+    desk, _room = open_desk(peers=Crowd())
+    bridge, _logs = bridge_over(desk)
+    turns: list[int] = []
+    turn = 0
+    listing = asyncio.create_task(bridge._listing(""), name="list")
+    looking = asyncio.create_task(bridge._listed("far-449", ""), name="look")
+    while not (listing.done() and looking.done()):
+        await asyncio.sleep(0)
+        turn += 1
+    assert sum(one.kind == "peer" for one in await listing) == 450
+    assert (await looking).id == "far-449"
+    # Of both.
+    assert max(turns.count(each) for each in set(turns)) <= 200
+
+
+async def test_lists_of_thousands_are_nothing_to_the_garbage_collector() -> None:
+    desk, _room = open_desk()
+    bridge, _logs = bridge_over(desk)
+    for one in await bridge._listing(""):
+        assert not gc.is_tracked(one)
+        assert not gc.is_tracked(one.info)
 
 
 class OneStore:
@@ -257,7 +365,7 @@ async def test_events_come_as_json_with_the_apis_names_of_states_and_for_one_mod
     of_b = bridge.follow_events("b", lambda: None, USUAL_TOPICS)
     desk.submit(Waiter(), "a", may_load=True, wants_notices=False)
     ready(desk, "a", 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await woken.wait()
     events = [json.loads(line) for line in everything.take()]
     states = [(one["model"], one["old"], one["new"]) for one in events if one["kind"] == "state"]

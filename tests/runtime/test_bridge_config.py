@@ -5,12 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from llama_router.catalog.model import CatalogModel
+from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.config.edit import etag
 from llama_router.config.schema import Config
-from llama_router.control.configuration import ConfigEdit
 from llama_router.control.facade import ControlError
-from llama_router.control.models import DeletedInfo
+from llama_router.control.facades import ConfigEdit, DeletedInfo
 from llama_router.core.machine import Core
 from llama_router.engines.parameters import Parameter, ParameterKind, table_of
 from llama_router.runtime.bridge_config import ConfigBridge
@@ -33,6 +32,7 @@ CONTENT = {
         {"name": "alpha", "path": "", "spawn": {"env": {"KEY": SECRET}}, "parameters": {"seed": 1}},
         {"name": "beta", "aliases": ["b"]},
     ],
+    "selectors": {"first": {"strategy": "warm", "targets": ["alpha", "beta"]}},
     "profiles": {"work": {"description": "d", "pins": {"beta": "alpha"}}},
 }
 TABLE = table_of(
@@ -73,13 +73,20 @@ class Applier:
 
 
 class Finds:
-    models: tuple[CatalogModel, ...] = ()
     problem = ""
+    silent: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, models: tuple[CatalogModel, ...] = ()) -> None:
+        self.models = models
 
 
 class Shelves:
+    def __init__(self, models: tuple[CatalogModel, ...] = ()) -> None:
+        self._models = models
+
     async def take(self, _config: Config) -> Finds:
-        return Finds()
+        return Finds(self._models)
 
 
 class Cache:
@@ -101,19 +108,19 @@ def text_of(path: Path) -> str:
     return path.read_text()
 
 
-def bridge_over(path: Path) -> ConfigBridge:
+def bridge_over(path: Path, *found: CatalogModel) -> ConfigBridge:
     source = ConfigFile(path)
     reading = source.read()
     desk, room = Desk(), Room()
     room.parameters = Tables()  # type: ignore[attr-defined]  # as far as it is asked here
-    roster = build_roster(reading.config, [])
+    roster = build_roster(reading.config, found)
     desk.open(Core(roster.specs()), roster, cast("EngineRoom", room))
     bridge = ConfigBridge(desk, Cache())
     bridge.changes = Changes(
         source=source,
         reading=reading,
-        finds=Finds(),
-        stock=Shelves(),
+        finds=Finds(found),
+        stock=Shelves(found),
         folders=Shelves(),
         applier=Applier(desk),  # type: ignore[arg-type]  # as far as it is asked here
         roster=roster,
@@ -143,10 +150,11 @@ async def test_what_holds_for_a_model_is_told_with_its_place_and_without_secrets
     bridge = bridge_over(path)
     info = await elsewhere(bridge.resolved("b"))
     assert (info.model, info.settings["ttl_s"]) == ("beta", 60.0)
-    assert info.origins["ttl_s"] == "router (router.ttl_s)"
+    line = text_of(path)[: text_of(path).index('"ttl_s"')].count("\n") + 1
+    assert info.origins["ttl_s"] == f"router (router.ttl_s, {path}:{line})"
     assert info.origins["pinned"] == "built in"
     alpha = await elsewhere(bridge.settings("alpha"))
-    assert alpha.origins["parameters.seed"] == "entry (models.0.parameters.seed)"
+    assert alpha.origins["parameters.seed"] == "entry (models[alpha].parameters.seed)"
     assert SECRET not in repr(alpha)
     assert await refusal(bridge.resolved("nobody")) == (404, "model_not_found", "model")
 
@@ -210,6 +218,19 @@ async def test_settings_are_set_and_forgotten_or_kept_in_the_file(path: Path) ->
     assert await refusal(wrong) == (400, "invalid_request", "settings")
 
 
+async def test_what_is_set_by_name_takes_no_name_of_another_model(path: Path) -> None:
+    bridge = bridge_over(path)
+    for taken in ("alpha", "first"):
+        filters = {"filters": {"set_params_by_id": {"beta:high": {}, taken: {"top_k": 1}}}}
+        with pytest.raises(ControlError, match=f"'{taken}' is a name of") as raised:
+            await elsewhere(bridge.configure("beta", filters, keep=False))
+        assert (raised.value.status, raised.value.param) == (400, "settings.filters")
+    own = {"filters": {"set_params_by_id": {"b": {}, "beta": {}, "beta:high": {"top_k": 1}}}}
+    for _ in range(2):
+        info = await elsewhere(bridge.configure("beta", own, keep=False))
+        assert info.override == own
+
+
 async def test_a_text_is_checked_and_a_broken_file_is_said(path: Path) -> None:
     bridge = bridge_over(path)
     assert await elsewhere(bridge.validate('{"version": "1.0"}')) == []
@@ -247,5 +268,33 @@ async def test_before_the_router_serves_there_is_nothing_to_be_changed(path: Pat
 
 
 async def test_a_model_of_the_config_is_not_deleted(path: Path) -> None:
-    deleted = await refusal(bridge_over(path).delete("alpha"))
+    deleted = await refusal(bridge_over(path).delete("alpha", force=True))
     assert deleted[:2] == (409, "not_deletable")
+
+
+@pytest.mark.parametrize("name", ["org/m:Q8_0", "m.gguf", "mine"])
+async def test_the_startup_model_is_deleted_by_force_only_and_the_file_forgets_it(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "router.yaml"
+    path.write_text(
+        f"# mine\nstartup_model: {name}  # my favourite\n"
+        "models:\n  - {name: 'org/m:Q8_0', state: auto, aliases: [mine]}\n"
+    )
+    file = tmp_path / "m.gguf"
+    found = CatalogModel(
+        id="org/m:Q8_0", path=file, source=ModelSource.HUB_CACHE, names=("m.gguf",), invalid="bad"
+    )
+    bridge = bridge_over(path, found)
+
+    refused = await refusal(bridge.delete("org/m:Q8_0", force=False))
+    assert refused[:2] == (409, "startup_model")
+    assert name in path.read_text()
+
+    deleted = await elsewhere(bridge.delete("org/m:Q8_0", force=True))
+    assert deleted.model == "org/m:Q8_0"
+    text = path.read_text()
+    assert text.startswith('# mine\nstartup_model: ""  # my favourite\n')
+    assert bridge._changes.config.startup_model == ""
+    # Another model does not care.
+    assert (await elsewhere(bridge.delete("org/m:Q8_0", force=False))).model == "org/m:Q8_0"

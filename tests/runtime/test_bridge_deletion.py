@@ -5,7 +5,7 @@ import pytest
 
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.control.facade import ControlError
-from llama_router.control.models import DeletedInfo
+from llama_router.control.facades import DeletedInfo
 from llama_router.runtime.bridge_deletion import delete_files
 
 pytestmark = pytest.mark.asyncio

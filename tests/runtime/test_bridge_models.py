@@ -71,6 +71,7 @@ async def test_the_list_has_models_and_selectors_and_leaves_out_what_is_unlisted
     everything = [info.id for info in await elsewhere(bridge.models())]
     assert everything == ["found", "hidden", "llama", "qwen"]
     assert (await elsewhere(bridge.listed("hidden", ""))).id == "hidden"
+    assert [(one.id, one.kind) for one in await elsewhere(bridge.others())] == [("any", "selector")]
     by_name = {one.id: one for one in await elsewhere(bridge.listing(""))}
     assert (by_name["qwen"].title, by_name["qwen"].metadata) == ("Qwen", {"a": 1})
     assert (by_name["any"].kind, by_name["any"].info) == ("selector", None)
@@ -93,6 +94,13 @@ async def test_a_key_sees_what_it_may_use_and_nothing_else() -> None:
         with pytest.raises(ControlError) as raised:
             await elsewhere(bridge.listed(name, "bob"))
         assert (raised.value.status, raised.value.code) == (404, "model_not_found")
+
+
+async def test_a_key_for_a_name_with_parameters_of_its_own_sees_that() -> None:
+    filters = {"set_params_by_id": {"owl": {}, "owl:high": {"effort": "high"}}}
+    models = [{"name": "owl", "filters": filters, "title": "Owl"}]
+    bridge = bridge_over({**CONFIG, "models": models, "selectors": {}}, bob=("owl:*",))
+    assert await listed(bridge, "bob") == ["owl:high"]
 
 
 async def test_a_key_for_some_models_gets_their_logs_only() -> None:

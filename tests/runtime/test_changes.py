@@ -7,17 +7,12 @@ import pytest
 
 from llama_router.catalog.tiny import write_model
 from llama_router.config.edit import Edit
-from llama_router.config.problems import ConfigError
+from llama_router.config.problems import ConfigError, Issue
 from llama_router.config.schema import Config
 from llama_router.core.events import EngineReaped
 from llama_router.proxy.errors import ModelNotFoundError, ShuttingDownError
-from llama_router.runtime.changes import (
-    EditConflictError,
-    ImportReport,
-    NotEditableError,
-    ReloadReport,
-    RescanReport,
-)
+from llama_router.runtime.changes import ImportReport, ReloadReport, RescanReport
+from llama_router.runtime.config_editing import EditConflictError, NotEditableError
 from llama_router.runtime.config_file import FixedConfig, ReadError
 from llama_router.runtime.feed import ConfigRead, ModelsOnDisk
 from llama_router.runtime.overrides import OverrideError
@@ -50,6 +45,7 @@ async def test_a_reload_restarts_what_is_changed_when_it_is_free_and_touches_not
         world.write(models={**models, "hen": {"group": "all"}})
         report = await world.changes.reload("a test")
         assert report == ReloadReport(changed=("owl",), added=("hen",), removed=("cat",))
+        assert world.room.forgotten == ["cat"]
         assert (fox.log, owl.log, cat.log) == ([1], [2], [3])
         assert world.state("fox") == "loaded"
         assert world.room.terminated == []
@@ -93,6 +89,29 @@ async def test_a_broken_file_leaves_everything_and_says_where(tmp_path: Path) ->
         world.file.write_text(good)
         assert await world.changes.reload("a test") == ReloadReport()
         assert world.changes.stale == ""
+
+
+async def test_what_stands_beside_the_config_is_read_again_with_it_or_nothing_is_followed(
+    tmp_path: Path,
+) -> None:
+    async with changing(tmp_path, models=BOTH) as world:
+        seen: list[int] = []
+
+        def reread(config: Config) -> list[str]:
+            assert world.changes.config is not config
+            seen.append(len(config.models))
+            if len(seen) > 1:
+                raise ReadError("the keys make no sense")
+            return ["a doubt"]
+
+        world.changes._reread = reread
+        report = await world.changes.reload("a test")
+        assert (report.warnings, seen) == (("a doubt",), [2])
+        world.write(models={**BOTH, "hen": {}})
+        with pytest.raises(ReadError, match="the keys make no sense"):
+            await world.changes.reload("a test")
+        assert "hen" not in world.desk.roster
+        assert world.changes.stale == "the keys make no sense"
 
 
 async def test_who_wants_a_reload_while_one_waits_for_its_turn_joins_it(tmp_path: Path) -> None:
@@ -179,7 +198,7 @@ async def test_what_has_begun_is_done_in_full_when_who_asked_for_it_leaves(tmp_p
             # It waits for its turn.
             await changes.rescan()
             assert world.desk.core.view("fox").ttl_s == settings["ttl_s"]
-            assert changes.resolved("fox").entry.ttl_s == settings["ttl_s"]
+            assert (await changes.resolved("fox")).entry.ttl_s == settings["ttl_s"]
         assert world.content()["models"][0] == {"name": "fox", "ttl_s": 6.0}
         assert list(changes.overrides) == []
 
@@ -269,9 +288,8 @@ async def test_edits_keep_comments_and_hold_at_once(tmp_path: Path) -> None:
         assert (await world.changes.config_text())[1] == new_etag
         assert world.file.read_text().startswith("# mine\n")
         assert world.desk.core.view("fox").ttl_s == 5.0
-        with pytest.raises(EditConflictError) as conflict:
+        with pytest.raises(EditConflictError):
             await world.changes.edit_config([edit], etag)
-        assert conflict.value.etag == new_etag
         assert await world.changes.is_read_already()
 
 
@@ -357,6 +375,8 @@ async def test_without_a_file_imports_last_as_long_as_the_router_and_nothing_is_
             await world.changes.config_text()
         with pytest.raises(NotEditableError):
             await world.changes.edit_config([], None)
+        (place,) = await world.changes.located([Issue(("router", "ttl_s"), "hm")])
+        assert str(place) == "router.ttl_s: hm"
         model = report.added[0]
         await world.changes.override(model, {"ttl_s": 5.0}, keep=False)
         with pytest.raises(NotEditableError):
@@ -391,7 +411,7 @@ async def test_what_is_kept_is_no_macro(tmp_path: Path, monkeypatch: pytest.Monk
     said = {"description": "${env.CANARY}", "metadata": {"a": ["$${b", "${env.CANARY}"]}}
     async with changing(tmp_path, models=BOTH) as world:
         await world.changes.override("fox", said, keep=True)
-        entry = world.changes.resolved("fox").entry
+        entry = (await world.changes.resolved("fox")).entry
         assert {"description": entry.description, "metadata": entry.metadata} == said
         folder = tmp_path / "imported"
         folder.mkdir()
@@ -399,7 +419,9 @@ async def test_what_is_kept_is_no_macro(tmp_path: Path, monkeypatch: pytest.Monk
         report = await world.changes.import_dir(str(folder))
         (model,) = report.added
         await world.changes.override(model, {"ttl_s": 5.0}, keep=True)
-        assert world.changes.resolved(model).entry.path == str(folder / "${env.CANARY}.gguf")
+        assert (await world.changes.resolved(model)).entry.path == str(
+            folder / "${env.CANARY}.gguf"
+        )
         assert "canary-in" not in str(world.changes.config)
 
 

@@ -1,15 +1,11 @@
-import io
-import pickle
-import sys
 from pathlib import Path
 
 import pytest
 
 from llama_router.config.edit import etag
-from llama_router.config.problems import ConfigError
+from llama_router.config.problems import ConfigError, Issue
 from llama_router.config.schema import Config
-from llama_router.runtime import config_file
-from llama_router.runtime.config_file import ConfigFile, FixedConfig, overlaid, read_aside
+from llama_router.runtime.config_file import ConfigFile, FixedConfig, located, overlaid
 from llama_router.store.keys import KeyFile, KeyRecord
 
 
@@ -53,7 +49,15 @@ def test_another_programs_file_is_read_as_it_is(tmp_path: Path) -> None:
     reading = source.read()
     assert reading.is_foreign
     assert [entry.name for entry in reading.config.models] == ["fox"]
-    assert source.problem(("models",), "x").file == str(path)
+    assert located(path, reading, [Issue(("models", 0, "spawn", "command"), "x")])[0].line == 3
+
+
+def test_places_are_those_in_the_text_that_was_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "# mine\nrouter:\n  ttl_s: 5\n")
+    reading = ConfigFile(path).read()
+    path.write_text("router: {}\n")
+    (problem,) = located(path, reading, [Issue(("router", "ttl_s"), "hm")])
+    assert str(problem) == f"{path}:3:3: router.ttl_s: hm"
 
 
 def test_a_config_in_no_file_stays_what_it_is() -> None:
@@ -62,42 +66,6 @@ def test_a_config_in_no_file_stays_what_it_is() -> None:
     assert source.read().config is source.config
     assert (source.read().text, source.read().etag) == (None, "")
     assert source.read_text("startup_model: owl\n").config.startup_model == "owl"
-
-
-def test_a_long_file_is_read_by_a_process_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config_file, "_READ_HERE_MAX_BYTES", 1)
-    path = written(tmp_path, "startup_model: fox\n")
-    assert read_aside(ConfigFile(path, {"port": 82})).config.router.port == 82
-    assert read_aside(ConfigFile(path), "startup_model: owl\n").config.startup_model == "owl"
-    path.write_text("what: is this\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml:1:1: what"):
-        read_aside(ConfigFile(path))
-    monkeypatch.setattr(config_file, "_CHILD", "raise SystemExit(1)")
-    with pytest.raises(config_file.ReadError):
-        read_aside(ConfigFile(path))
-
-
-def test_the_process_answers_with_what_it_read_or_with_every_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path, "startup_model: fox\n")
-
-    def answer(text: str | None) -> object:
-        asked, told = io.BytesIO(pickle.dumps((ConfigFile(path), text))), io.BytesIO()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(asked))
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(told))
-        monkeypatch.setattr(config_file, "_NICE", 0)
-        config_file.main()
-        return pickle.loads(told.getvalue())  # noqa: S301 - our own
-
-    reading = answer(None)
-    assert isinstance(reading, config_file.Reading)
-    assert reading.config.startup_model == "fox"
-    problems = answer("a: 1\nb: 2\n")
-    assert isinstance(problems, tuple)
-    assert [problem.line for problem in problems] == [1, 2]
 
 
 def test_keys_that_are_not_in_the_config_protect_a_public_router_too(tmp_path: Path) -> None:
@@ -114,3 +82,11 @@ def test_keys_that_are_not_in_the_config_protect_a_public_router_too(tmp_path: P
     # What is wrong with it is said when the router opens it.
     keys.write_text("{")
     assert source.read().config.router.host == "0.0.0.0"
+
+
+def test_a_file_that_is_not_there_yet_is_followed_once_it_is(tmp_path: Path) -> None:
+    source = ConfigFile(tmp_path / "config.yaml", {"port": 1}, text_until_there="router: {}\n")
+    assert source.read().config.router.port == 1
+    assert source.read().text == "router: {}\n"
+    source.path.write_text("router: {ttl_s: 5}\n")
+    assert source.read().config.router.ttl_s == 5

@@ -18,7 +18,6 @@ from llama_router.proxy.errors import (
     BadRequestError,
     EndpointNotAllowedError,
     ModelNotFoundError,
-    RequestError,
     ShuttingDownError,
 )
 from llama_router.proxy.gate import NoticeKind
@@ -27,7 +26,9 @@ from llama_router.runtime.desk import MAX_DEEDS_PER_CALLBACK, Desk
 from llama_router.runtime.engine_room import EngineRoom
 from llama_router.runtime.feed import REQUEST, RequestStarted
 from llama_router.runtime.foresight import Foresight
+from llama_router.runtime.names import PeerNames
 from llama_router.runtime.roster import Roster, build_roster
+from tests.support.waiter import Waiter
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,6 +40,7 @@ class Room:
         self.log: list[tuple[str, int]] = []
         self.gone: set[int] = set()
         self.spawned = asyncio.Event()
+        self.terminated = asyncio.Event()
 
     def spawn(self, model: str, generation: int) -> None:
         self.spawned.set()
@@ -46,6 +48,7 @@ class Room:
 
     def terminate(self, generation: int) -> None:
         self.log.append(("terminate", generation))
+        self.terminated.set()
 
     def kill(self, generation: int) -> None:
         self.log.append(("kill", generation))
@@ -59,31 +62,10 @@ class Room:
         return cast("Upstream", generation)
 
 
-class Waiter:
-    def __init__(self) -> None:
-        self.log: list[object] = []
-        self.is_broken = False
-
-    def dispatch(self, upstream: Upstream) -> None:
-        if self.is_broken:
-            raise RuntimeError("a mistake")
-        self.log.append(upstream)
-
-    def reject(self, error: RequestError) -> None:
-        self.log.append(error.code)
-
-    def abort(self, error: RequestError) -> None:
-        self.log.append(f"abort {error.code}")
-
-    def notify(
-        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
-    ) -> None:
-        self.log.append((kind, model, fraction if position is None else position))
-
-
 def roster_of(
     *ids: str,
     selectors: dict[str, Any] | None = None,
+    profiles: dict[str, Any] | None = None,
     **spawn: Any,  # noqa: ANN401 - plain data
 ) -> Roster:
     found = [CatalogModel(id=each, path=None, source=ModelSource.MODELS_DIR) for each in ids]
@@ -92,14 +74,20 @@ def roster_of(
         for each in ("t1", "t2")
     ]
     broken = CatalogModel(id="broken", path=None, source=ModelSource.MODELS_DIR, invalid="cut off")
-    config = Config.model_validate({"default_spawn": spawn, "selectors": selectors or {}})
+    config = Config.model_validate(
+        {"default_spawn": spawn, "selectors": selectors or {}, "profiles": profiles or {}}
+    )
     return build_roster(config, [*found, *twins, broken])
 
 
-def open_desk(*ids: str, **spawn: Any) -> tuple[Desk, Room]:  # noqa: ANN401 - plain data
+def open_desk(
+    *ids: str,
+    peers: PeerNames | None = None,
+    **spawn: Any,  # noqa: ANN401 - plain data
+) -> tuple[Desk, Room]:
     desk, room = Desk(), Room()
     roster = roster_of(*(ids or ("a", "b")), **spawn)
-    desk.open(Core(roster.specs()), roster, cast("EngineRoom", room))
+    desk.open(Core(roster.specs()), roster, cast("EngineRoom", room), peers)
     return desk, room
 
 

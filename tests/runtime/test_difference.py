@@ -29,23 +29,23 @@ def test_the_same_config_changes_nothing() -> None:
     assert difference(roster(entry), roster(entry)).touched == ()
 
 
-def test_of_a_changed_model_it_is_told_whether_its_engine_has_to_be_started_again() -> None:
+def test_of_a_changed_model_it_is_told_whether_it_may_need_other_memory() -> None:
     before = roster()
     quick = difference(before, roster({"name": "fox", "ttl_s": 5.0}))
-    assert (quick.changed, quick.restarted, quick.reappraised) == (("fox",), (), ())
+    assert (quick.changed, quick.reappraised) == (("fox",), ())
     other = difference(before, roster({"name": "fox", "spawn": {"env": {"A": "1"}}}))
-    assert (other.changed, other.restarted, other.reappraised) == (("fox",), ("fox",), ("fox",))
+    assert (other.changed, other.reappraised) == (("fox",), ("fox",))
     parameters = difference(before, roster({"name": "fox", "parameters": {"ctx-size": 9}}))
-    assert parameters.restarted == ("fox",)
+    assert parameters.reappraised == ("fox",)
     memory = difference(before, roster({"name": "fox", "memory": "1GiB"}))
-    assert (memory.restarted, memory.reappraised) == ((), ("fox",))
+    assert memory.reappraised == ("fox",)
     assert memory.touched == ("fox",)
 
 
 def test_a_file_that_was_replaced_is_another_model() -> None:
     cat, fox, owl = FOUND
     grown = msgspec.structs.replace(fox, size_bytes=10)
-    assert difference(roster(), roster(found=(cat, grown, owl))).restarted == ("fox",)
+    assert difference(roster(), roster(found=(cat, grown, owl))).reappraised == ("fox",)
 
 
 def test_models_come_go_and_become_runnable() -> None:

@@ -115,7 +115,7 @@ def test_events_come_whole_and_in_order_to_another_thread() -> None:
 
     def follow() -> None:
         while sum(dropped) + len(seen) < count:
-            news.wait(10.0)
+            news.wait(60.0)
             news.clear()
             for event in follower.take():
                 if isinstance(event, EventsDropped):
@@ -127,7 +127,7 @@ def test_events_come_whole_and_in_order_to_another_thread() -> None:
     thread.start()
     for number in range(count):
         feed.publish(LoadProgress(float(number), "a", 0.0))
-    thread.join(20.0)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert seen == sorted(seen)
     assert sum(dropped) + len(seen) == count

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from llama_router.runtime.helper import start_helper
+from llama_router.runtime.helper import end_helper, start_helper
 
 
 def test_a_helper_has_pipes_and_ends_with_its_stdin() -> None:
@@ -29,3 +29,15 @@ def test_its_environment_is_what_it_is_given() -> None:
     with start_helper("json.tool", env=env) as process:
         process.communicate(b"1", timeout=20)
     assert process.returncode == 1
+
+
+def test_one_that_is_ended_is_gone_with_its_pipes_even_if_it_has_not_read_all() -> None:
+    process = start_helper("json.tool")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"[")
+    for _ in range(2):
+        end_helper(process)
+        assert process.returncode not in (None, 0)
+        assert process.stdin.closed
+        assert process.stdout.closed

@@ -6,6 +6,7 @@ import pytest
 
 from llama_router.catalog.tiny import write_model
 from llama_router.config.hub_settings import HubSettings
+from llama_router.config.schema import Config
 from llama_router.control.facade import ControlError
 from llama_router.runtime.feed import FeedEvent
 from llama_router.runtime.hub_service import HubService, hub_settings
@@ -66,7 +67,7 @@ def test_the_config_counts_for_more_than_the_environment(tmp_path: Path) -> None
 async def test_from_the_search_to_the_model_and_back(tmp_path: Path) -> None:
     watch = Watch()
     repo = Repo({"m-Q8_0.gguf": content(100_000), "m-Q4_0.gguf": content(50_000, 2)})
-    async with asyncio.timeout(30), FakeHub({"org/m": repo}) as hub:
+    async with asyncio.timeout(50), FakeHub({"org/m": repo}) as hub:
         service = service_of(hub, tmp_path, watch)
         bridge = service.bridge
         with pytest.raises(ControlError) as refused:
@@ -105,7 +106,7 @@ async def test_whether_it_fits_is_told_from_the_header(tmp_path: Path) -> None:
     write_model(made, "hello", name="tiny")
     data = made.read_bytes()
     files = {"tiny-Q8_0.gguf": data, "more-Q4_0.gguf": data + bytes(1000)}
-    async with asyncio.timeout(30), FakeHub({"org/t": Repo(files)}) as hub:
+    async with asyncio.timeout(50), FakeHub({"org/t": Repo(files)}) as hub:
         for budget, expected in ((GIB, "yes"), (1000, "no")):
             service = service_of(hub, tmp_path, Watch(), {"cpu": budget})
             await service.start()
@@ -117,3 +118,33 @@ async def test_whether_it_fits_is_told_from_the_header(tmp_path: Path) -> None:
             assert all("header" in one.fits_because for one in found.variants)
         # One header tells it for all of them.
         assert len(hub.requests) == 2
+
+
+@pytest.mark.asyncio
+async def test_another_bandwidth_holds_for_what_is_under_way(tmp_path: Path) -> None:
+    watch = Watch()
+    repo = Repo({"m-Q8_0.gguf": content(400_000)})
+    async with asyncio.timeout(50), FakeHub({"org/m": repo}) as hub:
+        # At this rate it would take minutes.
+        settings = HubSettings.model_validate({"endpoint": hub.url, "bandwidth": "1KB"})
+        service = HubService(
+            lambda: settings,
+            state_dir=tmp_path,
+            env={"HF_HUB_CACHE": str(tmp_path / "cache")},
+            home=tmp_path,
+            publish=watch.events.append,
+            rescan=watch.rescan,
+            budgets=dict,
+        )
+        await service.start()
+        try:
+            begun = await service.bridge.begin_download("org/m", "")
+            await hub.asked.wait()
+            settings = HubSettings(endpoint=hub.url)
+            service.follow(Config(hub=settings))
+            await watch.rescanned.wait()
+            assert (await service.bridge.download(begun.id)).state == "complete"
+            assert len(hub.requests) == 1
+        finally:
+            await service.close()
+        service.follow(Config(hub=settings))

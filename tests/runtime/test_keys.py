@@ -4,15 +4,17 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
-from llama_router.config.schema import ApiKeyEntry, RouterSettings
+from llama_router.config.schema import ApiKeyEntry, Config, RouterSettings
 from llama_router.control.facade import ControlError
-from llama_router.control.keys import NewKey
+from llama_router.control.facades import NewKey
 from llama_router.runtime.bridge_models import may_use
+from llama_router.runtime.config_file import ReadError
 from llama_router.runtime.keys import Keys
-from llama_router.store.keys import KEYS_FILE_NAME, KeyFile
+from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyRecord
 from llama_router.store.lock import FileLock
 
 pytestmark = pytest.mark.asyncio
@@ -52,6 +54,10 @@ async def make(path: Path) -> AsyncIterator[Make]:
         await keys.close()
 
 
+def break_file(path: Path) -> None:
+    path.write_text("{")
+
+
 def text_of(path: Path) -> str:
     return path.read_text()
 
@@ -61,7 +67,7 @@ async def test_a_new_key_is_shown_once_holds_at_once_and_is_kept_as_a_hash(
 ) -> None:
     applied: list[int] = []
     keys: Keys = make(lambda: applied.append(len(keys.rules())))
-    assert not keys.has_any
+    assert not keys.rules()
     info, secret = await keys.add_key(new(models=("qwen*",), priority=2))
     assert secret.startswith("lr-")
     assert len(secret) >= 43
@@ -134,7 +140,7 @@ async def test_the_last_key_that_opens_the_admin_api_goes_last(make: Make) -> No
     assert (raised.value.status, raised.value.code) == (409, "no_admin_left")
     await keys.revoke_key("ann")
     await keys.revoke_key("boss")
-    assert not keys.has_any
+    assert not keys.rules()
 
 
 async def test_keys_that_somebody_else_is_changing_are_no_fault(make: Make, path: Path) -> None:
@@ -146,7 +152,7 @@ async def test_keys_that_somebody_else_is_changing_are_no_fault(make: Make, path
     finally:
         lock.release()
     assert (raised.value.status, raised.value.code) == (409, "busy")
-    assert not keys.has_any
+    assert not keys.rules()
 
 
 async def test_the_last_key_of_a_router_that_others_reach_stays(make: Make) -> None:
@@ -159,7 +165,7 @@ async def test_the_last_key_of_a_router_that_others_reach_stays(make: Make) -> N
     await keys.revoke_key("ann")
     keys.configure(RouterSettings.model_validate({"host": "127.0.0.1"}))
     await keys.revoke_key("bob")
-    assert not keys.has_any
+    assert not keys.rules()
 
 
 async def test_use_is_remembered_for_both_kinds_of_keys(make: Make, path: Path) -> None:
@@ -191,6 +197,100 @@ async def test_watching_asks_now_and_then_and_ends(
         while (await keys.keys())[0].last_used_s is None:  # noqa: ASYNC110 - it says so to nobody
             await asyncio.sleep(0)
     await keys.close()
+
+
+async def test_keys_that_another_process_makes_or_revokes_hold_from_the_next_reload_on(
+    make: Make, path: Path
+) -> None:
+    keys = make()
+    _info, secret = await keys.add_key(new())
+    other = KeyFile(path)
+    other.add(msgspec.structs.replace(other.keys[0], id="id2", name="bob", digest="00" * 32))
+    other.revoke(other.keys[0].id)
+    assert [rule.name for rule in keys.rules()] == ["ann"]
+    assert keys.reread(Config()) == []
+    # The reload may still fail.
+    assert [rule.name for rule in keys.rules()] == ["ann"]
+    assert [one.name for one in await keys.keys()] == ["ann"]
+    keys.configure(RouterSettings())
+    assert [rule.name for rule in keys.rules()] == ["bob"]
+    assert secret not in text_of(path)
+
+
+async def test_a_key_file_that_has_become_unreadable_changes_nothing(
+    make: Make, path: Path
+) -> None:
+    keys = make()
+    await keys.add_key(new())
+    break_file(path)
+    with pytest.raises(ReadError, match="make no sense"):
+        keys.reread(Config())
+    keys.configure(RouterSettings())
+    assert [rule.name for rule in keys.rules()] == ["ann"]
+
+
+async def test_what_another_process_has_changed_is_noticed_when_uses_are_written(
+    make: Make, path: Path
+) -> None:
+    applied: list[int] = []
+    keys: Keys = make(lambda: applied.append(len(keys.rules())))
+    await keys.add_key(new())
+    await keys.add_key(new("bob"))
+    await keys.note_used({"ann"})
+    assert applied == [1, 2]
+    other = KeyFile(path)
+    other.revoke(other.keys[1].id)
+    await keys.note_used({"ann"})
+    assert applied == [1, 2, 1]
+    assert [rule.name for rule in keys.rules()] == ["ann"]
+
+
+@pytest.mark.parametrize("is_same_secret", [False, True])
+async def test_a_stored_key_opens_nothing_beside_one_of_the_config_that_is_called_so_or_the_same(
+    make: Make,
+    is_same_secret: bool,  # noqa: FBT001 - a table
+) -> None:
+    keys = make()
+    info, secret = await keys.add_key(new(models=("qwen*",), max_in_flight=3))
+    await keys.add_key(new("bob"))
+    assert keys.doubts() == []
+    entry = {"key": secret, "name": "other"} if is_same_secret else {"key": "plain", "name": "ann"}
+    settings = RouterSettings.model_validate({"api_keys": [entry]})
+    doubts = keys.reread(Config(router=settings))
+    assert len(doubts) == 1
+    assert "'ann' that was made by `llama-router keys`, which opens nothing" in doubts[0]
+    assert f"llama-router keys revoke {info.id}" in doubts[0]
+    assert secret not in doubts[0]
+    keys.configure(settings)
+    assert keys.doubts() == doubts
+    assert [rule.name for rule in keys.rules()] == [entry["name"], "bob"]
+    assert keys.rules()[0].max_in_flight == 0
+    assert keys.patterns_of(entry["name"]) == ()
+    shown = {(one.name, one.source): one.scopes for one in await keys.keys()}
+    assert shown["ann", "store"] == ()
+    await keys.note_used({"ann"})
+    assert [one.last_used_s for one in await keys.keys() if one.source == "store"] == [None] * 2
+    # It can go though nobody else were an administrator, and comes back with the config's.
+    keys.configure(RouterSettings())
+    assert [rule.name for rule in keys.rules()] == ["ann", "bob"]
+    keys.configure(settings)
+    assert (await keys.revoke_key("ann")).scopes == ()
+    assert keys.doubts() == []
+
+
+async def test_a_name_of_the_config_is_not_given_to_another_key(make: Make, path: Path) -> None:
+    keys = make(api_keys=[{"key": "plain", "name": "conf"}, "nameless"])
+    for name in ("conf", "key 2"):
+        with pytest.raises(ControlError, match="already, in the config file") as raised:
+            await keys.add_key(new(name))
+        assert (raised.value.status, raised.value.code) == (409, "key_exists")
+    # Another process has taken it meanwhile.
+    KeyFile(path).add(
+        KeyRecord(id="id1", name="ann", digest="00" * 32, scopes=("inference",), created_s=1.0)
+    )
+    with pytest.raises(ControlError, match="there is a key 'ann' already") as raised:
+        await keys.add_key(new())
+    assert (raised.value.status, raised.value.code) == (409, "key_exists")
 
 
 async def test_what_cannot_be_written_does_not_hold(make: Make, path: Path) -> None:

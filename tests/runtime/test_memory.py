@@ -201,6 +201,15 @@ async def test_what_is_said_or_estimated_is_known_from_the_start(world: World, f
     assert "8.0 of 32.0 GiB of RAM" in world.memory.in_words()
 
 
+async def test_a_file_whose_disk_does_not_answer_is_not_estimated(
+    world: World, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Roster, "silence_of", lambda _roster, _model: "it does not answer")
+    llama = {"path": file, "spawn": {"command": ["/x/llama-server", "-m", "$path", "$port"]}}
+    await world.open({"llama": llama})
+    assert (world.group("llama"), world.expected("llama")) == ("model llama", {})
+
+
 async def test_estimates_that_are_late_follow_and_until_then_the_model_runs_alone(
     world: World, file: str
 ) -> None:

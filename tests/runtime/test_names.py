@@ -144,6 +144,55 @@ def test_the_longest_name_at_the_beginning_of_a_path_counts() -> None:
     assert names.resolve_prefix("nobody/props") is None
 
 
+def test_what_a_profile_pins_holds_at_the_beginning_of_a_path_too() -> None:
+    pins = {"owl": "", "chat": "cat", "cat/own": "any", "fox": "big", "twice": ""}
+    names = names_of(
+        {"name": "owl", "aliases": ["bird", "twice"]},
+        {"name": "owl/two"},
+        {"name": "cat", "aliases": ["twice"]},
+        profiles={"work": {"pins": pins}},
+        selectors={"any": {"strategy": "pin", "targets": ["owl/two"]}},
+    )
+    assert names.resolve_prefix("chat/props") is None
+    with pytest.raises(BadRequestError, match="any of"):
+        names.resolve_prefix("twice/props")
+    names.activate("work")
+    for off in ("owl", "owl/props", "twice/props", "owl/v1/chat/completions"):
+        with pytest.raises(ModelNotFoundError, match="switched off by the profile 'work'"):
+            names.resolve_prefix(off)
+    for path, model, rest in (
+        # Names are switched off, not models; and a longer name is another one.
+        ("bird/props", "owl", "/props"),
+        ("owl/two/props", "owl/two", "/props"),
+        ("owlet", None, None),
+        ("chat/v1/x", "cat", "/v1/x"),
+        ("cat/slots", "cat", "/slots"),
+        ("cat/own/slots", "owl/two", "/slots"),
+        ("cat/own", "owl/two", ""),
+        ("fox/health", "box/big", "/health"),
+    ):
+        target = names.resolve_prefix(path)
+        assert (target and target.model, target and target.rest) == (model, rest), path
+    names.activate("")
+    assert names.resolve_prefix("owl/props") is not None
+
+
+def test_lists_leave_out_what_is_switched_off() -> None:
+    pins = {"any": "", "bird": "", "big": "", "box/big": "", "cat": ""}
+    names = names_of(
+        {"name": "owl", "aliases": ["bird"]},
+        {"name": "cat", "aliases": ["pet"]},
+        selectors={"any": {"strategy": "pin", "targets": ["owl"]}},
+        profiles={"work": {"pins": pins}},
+        router={"include_aliases_in_list": True},
+    )
+    assert [one.name for one in names.listing()] == ["pet", "bird", "any", "big", "box/big"]
+    names.activate("work")
+    assert [one.name for one in names.listing()] == ["pet"]
+    assert names.is_off("cat")
+    assert not names.is_off("pet")
+
+
 def test_lists_show_selectors_peers_and_if_wanted_aliases() -> None:
     selectors = {
         "any": {"strategy": "pin", "targets": ["owl"], "title": "Any"},
@@ -159,11 +208,19 @@ def test_lists_show_selectors_peers_and_if_wanted_aliases() -> None:
         ("big", "peer"),
         ("box/big", "peer"),
     ]
-    assert listed[0].targets == ("owl",)
     router = {"include_aliases_in_list": True}
     first, *_others = names_of(*models, selectors=selectors, router=router).listing()
     assert first == Listed(name="bird", kind="alias", model="owl")
     assert msgspec.json.encode(first)
+
+
+def test_a_name_with_parameters_of_its_own_is_listed_as_the_alias_that_it_is() -> None:
+    by_id = {"owl": {}, "bird": {}, "owl:high": {"effort": "high"}}
+    names = names_of(
+        {"name": "owl", "aliases": ["bird"], "filters": {"set_params_by_id": by_id}},
+        router={"include_aliases_in_list": True},
+    )
+    assert [one.name for one in names.listing() if one.kind == "alias"] == ["bird", "owl:high"]
 
 
 def test_a_peers_model_that_has_a_name_of_ours_is_listed_by_its_other_name() -> None:

@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 
 from llama_router.config.schema import PeerEntry
-from llama_router.proxy.errors import RequestError
-from llama_router.proxy.gate import Caller, NoticeKind, Target
-from llama_router.proxy.upstream import Upstream
+from llama_router.proxy.gate import Caller, Target
 from llama_router.runtime.peer_lists import PeerListError
 from llama_router.runtime.peers import Peers, base_url
 from llama_router.runtime.selectors import Standing
 from tests.support.peers import config_of
 from tests.support.scripted_engine import ScriptedEngine, answer
+from tests.support.waiter import Waiter
 
 pytestmark = pytest.mark.asyncio
 DEADLINE_S = 20.0
@@ -100,13 +99,11 @@ async def test_a_peer_without_models_is_asked_for_them_again_and_again() -> None
     await asked.asked(1)
     # What it had last it may still have.
     assert list(peers.listed()) == [("a", "far")]
-    assert peers.status()[0].problem == "gone"
-    assert peers.standing("a") == Standing(is_away=True)
+    assert peers.standing("a") == Standing(is_failing=True)
     await asked.asked(2)
     assert list(peers.listed()) == [("b", "far"), ("c", "far")]
     assert where(peers, "a") is None
-    assert peers.status()[0].problem == ""
-    assert peers.status()[0].model_count == 2
+    assert peers.standing("b") == Standing(is_loaded=True)
     await peers.close()
     await peers.close()
 
@@ -134,7 +131,7 @@ async def test_a_reload_keeps_peers_that_stay_as_they_are() -> None:
     await asked.asked(1)
     assert isinstance(peers.target("a"), Target)
     assert peers.target("a") is not changed
-    assert [one.name for one in peers.status()] == ["y", "x"]
+    assert list(peers.listed()) == [("m", "y"), ("a", "x")]
     assert len(asyncio.all_tasks()) == 2
     await peers.close()
     assert len(asyncio.all_tasks()) == 1
@@ -158,25 +155,6 @@ async def test_other_settings_of_a_peer_do_not_hide_its_models_until_it_is_asked
     peers.follow(config_of(x={"url": URL, "models": ["m"]}))
     assert [name for name, _ in peers.listed()] == ["m"]
     await peers.close()
-
-
-class Waiter:
-    def __init__(self) -> None:
-        self.log: list[object] = []
-
-    def dispatch(self, upstream: Upstream) -> None:
-        self.log.append(upstream)
-
-    def reject(self, error: RequestError) -> None:
-        self.log.append(error.code)
-
-    def abort(self, error: RequestError) -> None:
-        self.log.append(error.code)
-
-    def notify(
-        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
-    ) -> None:
-        self.log.append((kind, model, fraction, position))
 
 
 async def test_those_who_watch_are_told_of_each_request_that_a_peer_gets() -> None:

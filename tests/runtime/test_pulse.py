@@ -38,7 +38,7 @@ class Followed:
         return followers[0]
 
     async def events(self, follower: FeedFollower) -> list[FeedEvent]:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             await self._news.wait()
         self._news.clear()
         return follower.take()

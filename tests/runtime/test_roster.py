@@ -1,5 +1,6 @@
 import logging
-from collections.abc import Callable
+import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,9 @@ from llama_router.core.events import DeviceBytes
 from llama_router.engines.launch import OwnerCheck
 from llama_router.runtime.roster import (
     Figure,
-    Roster,
     build_roster,
     take_stock,
 )
-
-MakeRoster = Callable[..., Roster]
 
 
 @pytest.fixture
@@ -177,6 +175,27 @@ def test_an_auto_entry_never_brings_a_file_in_that_a_manual_one_names(tmp_path: 
     assert [model.found.id for model in roster.models] == ["o"]
 
 
+def test_files_in_folders_that_do_not_answer_are_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / "far" / "owl.gguf"
+    known = CatalogModel(id=str(far), path=far, source=ModelSource.CONFIG, size_bytes=5)
+    entries = (
+        {"name": "owl", "path": str(far), "state": "manual"},
+        {"name": "new", "path": str(far.with_name("new.gguf")), "state": "manual"},
+        {"name": "auto", "path": str(far.with_name("auto.gguf")), "state": "auto"},
+    )
+    with monkeypatch.context() as patch:
+        for asks in ("realpath", "exists"):
+            patch.setattr(os.path, asks, None)
+        patch.setattr(Path, "stat", None)
+        roster = build_roster(config(*entries), [known], silent=[tmp_path / "far"])
+    assert roster["owl"].found.size_bytes == 5
+    assert roster["owl"].found.invalid == ""
+    assert "does not answer" in roster["new"].found.invalid
+    assert "auto" not in roster
+
+
 def test_a_manual_entry_needs_no_file() -> None:
     spawn = {"command": ["serve", "--port", "$port"]}
     roster = build_roster(config({"name": "remote", "spawn": spawn, "aliases": ["r"]}), [])
@@ -242,12 +261,13 @@ def test_a_roster_follows_another_and_remembers_those_who_leave(found: CatalogMo
     roster = build_roster(config(), [found])
     (fox,) = roster.models
     other = build_roster(config({"name": "owl"}), [])
-    assert roster.follow(other, leaving={"fox": fox}) == [fox]
+    before = roster.catalog
+    assert [*chain(*roster.follow(other, leaving={"fox": fox}))] == [fox, before]
     assert [model.found.id for model in roster.models] == ["owl"]
     assert ("fox" in roster, roster["fox"]) == (False, fox)
     assert (roster.find("fox"), roster.find("nobody")) == (fox, None)
     assert roster.config is other.config
-    assert fox in roster.follow(build_roster(config(), []))
+    assert fox in chain(*roster.follow(build_roster(config(), [])))
     with pytest.raises(KeyError):
         roster["fox"]
 

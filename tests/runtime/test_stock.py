@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from llama_router.catalog import header_index, wire
 from llama_router.catalog.tiny import write_model
 from llama_router.config.schema import Config
+from llama_router.runtime import scan_process
 from llama_router.runtime import stock as stocks
 from llama_router.runtime.stock import Scan, Stock
 
@@ -137,14 +139,16 @@ async def test_without_a_process_the_scan_is_done_here(
 async def test_process_that_says_nothing_is_given_up(
     stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stocks, "_SILENCE_MAX_S", 0.05)
-    monkeypatch.setattr(stocks, "_LOOK_INTERVAL_S", 0.02)
-    monkeypatch.setattr(stocks, "start_helper", mute_process)
+    monkeypatch.setattr(scan_process, "_LOOK_S", 0.001)
+    monkeypatch.setattr(scan_process, "start_helper", mute_process)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         scan = await stock.take(config_for(tmp_path))
 
     assert "said nothing" in scan.problem
+    assert scan.problem in scan.warnings[0]
+    # Nobody knows where it was.
+    assert stock.silent.folders == ()
 
 
 @pytest.mark.asyncio
@@ -159,15 +163,14 @@ async def test_whoever_waits_for_a_scan_may_leave(
         loop.call_soon_threadsafe(started.set)
         return children[-1]
 
-    monkeypatch.setattr(stocks, "start_helper", start)
+    monkeypatch.setattr(scan_process, "start_helper", start)
     task = asyncio.create_task(stock.take(config_for(tmp_path)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-    assert children[0].returncode is not None
+        assert await asyncio.to_thread(children[0].wait) == -signal.SIGKILL
 
 
 @pytest.mark.asyncio
@@ -192,7 +195,7 @@ def mute_process(_module: str = "") -> "subprocess.Popen[bytes]":
 async def test_whoever_waits_for_the_start_is_told_how_far_it_is(
     stock: Stock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = [wire.Progress(300), wire.Progress(700), wire.Done(0, 700, 0)]
+    answers = [wire.Progress(300), wire.Progress(700, Path("/nas")), wire.Done(0, 700, 0)]
     monkeypatch.setattr(stock, "_answers", lambda _request: iter(answers))
     monkeypatch.setattr(stocks, "_TELL_INTERVAL_S", 0)
     with caplog.at_level("INFO"):
@@ -200,4 +203,24 @@ async def test_whoever_waits_for_the_start_is_told_how_far_it_is(
         assert caplog.messages == []
         await stock.take(Config(), is_urgent=True)
     said = "looking for models: {} files so far"
-    assert caplog.messages == [said.format(300), said.format(700)]
+    assert caplog.messages == [said.format(300), said.format(700) + ", now in /nas"]
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_is_not_there_is_told_of_once_as_long_as_it_is_so(
+    stock: Stock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    typo = tmp_path / "typo"
+    told = f"the models folder {typo} does not exist"
+
+    await stock.take(config_for(typo))
+    await stock.take(config_for(typo))
+    assert caplog.messages == [told]
+
+    model(typo / "a.gguf")
+    await stock.take(config_for(typo))
+    assert caplog.messages == [told]
+    (typo / "a.gguf").unlink()
+    typo.rmdir()
+    await stock.take(config_for(typo))
+    assert caplog.messages == [told, told]

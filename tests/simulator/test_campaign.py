@@ -86,7 +86,7 @@ def test_another_number_of_steps_is_part_of_the_replay() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 def test_a_thousand_fresh_walks_break_no_rule() -> None:
     report = run(secrets.randbelow(2**31), 1000)
     assert not report.failures, "\n".join(map(describe, report.failures))

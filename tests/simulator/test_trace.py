@@ -1,12 +1,12 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llama_router.simulator.trace import (
     MAX_LINE_CHARS,
     TraceError,
     TraceRequest,
-    format_trace,
     parse_trace,
     read_trace,
 )
@@ -32,9 +32,10 @@ def test_unknown_fields_and_comments_are_ignored() -> None:
     assert parse_trace(["model,end,time_s", "a,ok,4"], "t") == [TraceRequest(0.0, "a")]
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_json_lines_may_have_everything() -> None:
     requests = [TraceRequest(0.0, "a", "k", 1, 2, is_batch=True), TraceRequest(0.5, 'b"\n')]
-    assert parse_trace(format_trace(requests), "t") == requests
+    lines = [msgspec.json.encode(request).decode() for request in requests]
+    assert parse_trace(lines, "t") == requests
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_every_kind_is_drawn_and_most_starts_load() -> None:
 def test_a_theft_waits_for_the_thief_and_a_slow_load_for_its_end() -> None:
     for number in range(300):
         start = behaviour.draw(2, "alpha", number)
-        assert start.is_port_stolen == ("--gate-bind" in start.switches)
+        assert ("--gate-bind" in start.switches) == (start.kinds[0] == "theft")
         assert ("--gate-load" in start.switches) == (start.kinds[0] in ("slow", "hang"))
         assert (start.ready_after_s is not None) == (start.kinds[0] == "slow")
 

@@ -15,7 +15,7 @@ from llama_router.stress.tally import Tally
 from llama_router.stress.verdict import words
 
 pytestmark = pytest.mark.asyncio
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 KEY = f"Bearer {settings.KEYS[0].key}"
 
 

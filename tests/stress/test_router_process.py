@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -13,17 +14,19 @@ from llama_router.stress import settings
 from llama_router.stress.director import Director
 from llama_router.stress.router_process import (
     RouterStartError,
+    claimed_ports,
     marked_processes,
     running_router,
 )
 from llama_router.stress.wire import connect
+from tests.support.ports import HOST, port_window
 
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="the fake engine is POSIX"),
 ]
-DEADLINE_S = 50.0
+DEADLINE_S = 100.0
 
 
 async def test_it_runs_in_a_home_of_its_own_and_is_measured(short_path: Path) -> None:
@@ -48,6 +51,21 @@ async def test_it_runs_in_a_home_of_its_own_and_is_measured(short_path: Path) ->
     assert llama_server.stat().st_mode & stat.S_IXUSR
 
 
+async def test_runs_at_the_same_time_have_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = range(port_window(), 32_000, 5)[:3]
+    monkeypatch.setattr("llama_router.stress.router_process._PORT_BLOCKS", blocks)
+    with claimed_ports() as first, claimed_ports() as second:
+        assert (first, second) == (blocks[0] + 1, blocks[1] + 1)
+    with socket.create_server((HOST, first)), claimed_ports() as third:
+        assert third == second
+
+
+async def test_where_no_port_is_left_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_router.stress.router_process._is_free", lambda _port: False)
+    with pytest.raises(RouterStartError, match="no ports are left"), claimed_ports():
+        pass
+
+
 async def test_whatever_happens_it_is_ended(short_path: Path) -> None:
     mark = f"test-{os.getpid()}-ended"
     async with asyncio.timeout(DEADLINE_S), Director(1) as director:
@@ -64,5 +82,5 @@ async def test_a_router_that_does_not_start_says_why(
     monkeypatch.setattr(settings, "router_config", lambda _place: {"version": "7"})
     async with asyncio.timeout(DEADLINE_S), Director(1) as director:
         with pytest.raises(RouterStartError, match="version"):
-            async with running_router(short_path, director.address, "test-start"):
+            async with running_router(short_path, director.address, f"test-{os.getpid()}-start"):
                 pass

@@ -13,10 +13,17 @@ import pytest
 from llama_router.stress import settings
 from llama_router.stress.clients import Clients
 from llama_router.stress.router_process import MARK_VARIABLE
-from llama_router.stress.run import _converge, _engines, _left_files, _read_log, run
-from llama_router.stress.tally import Tally
+from llama_router.stress.run import (
+    _converge,
+    _engines,
+    _left_files,
+    _look_at_the_quiet_router,
+    _read_log,
+    run,
+)
+from llama_router.stress.tally import Leaks, Report, Tally
 from llama_router.stress.wire import Answer
-from tests.support.supervised import await_gone
+from tests.support.supervised import DEADLINE_S, await_gone
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake engine is POSIX")
 DURATION_S = 60.0
@@ -74,6 +81,38 @@ async def test_a_model_that_cannot_be_unloaded_is_a_violation_and_no_reason_to_g
     assert "alpha does not go" in tally.violations[0]
 
 
+@pytest.mark.asyncio
+async def test_what_comes_and_goes_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_router.stress.run._POLL_S", 0.01)
+    looks = iter([["a closing one"], [], ["a new one"]])
+    router: Any = SimpleNamespace(
+        is_running=True,
+        process=SimpleNamespace(pid=0),
+        sockets=lambda: next(looks),
+        descriptors=dict,
+        rss_bytes=lambda: 7,
+    )
+    report = Report(1, 1.0, Tally(), Leaks())
+    await _look_at_the_quiet_router(router, {}, report, f"test-{os.getpid()}-nobody")
+    assert (report.leaks, report.rss_end_bytes) == (Leaks(), 7)
+
+
+@pytest.mark.asyncio
+async def test_what_stays_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_router.stress.run._POLL_S", 0.01)
+    monkeypatch.setattr("llama_router.stress.settings.QUIET_TIMEOUT_S", 0.03)
+    router: Any = SimpleNamespace(
+        is_running=True,
+        process=SimpleNamespace(pid=0),
+        sockets=lambda: ["an open one"],
+        descriptors=lambda: {3: "a file", 4: "a pipe"},
+        rss_bytes=lambda: 7,
+    )
+    report = Report(1, 1.0, Tally(), Leaks())
+    await _look_at_the_quiet_router(router, {3: "a file"}, report, f"test-{os.getpid()}-nobody")
+    assert report.leaks == Leaks(descriptors=["a pipe"], sockets=["an open one"])
+
+
 def test_a_process_that_the_router_leaves_is_found() -> None:
     mark = f"test-{os.getpid()}-leaked"
     with subprocess.Popen(
@@ -90,11 +129,11 @@ def test_a_process_that_the_router_leaves_is_found() -> None:
         for found in leaked:
             found.kill()
     # A zombie is gone: whoever adopts orphans here may never reap them.
-    assert await_gone([found.pid for found in leaked], 10.0) == set()
+    assert await_gone([found.pid for found in leaked], DEADLINE_S) == set()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.asyncio
 async def test_a_minute_of_faults_leaves_nothing_behind_and_no_wrong_answer(
     short_path: Path, capsys: pytest.CaptureFixture[str]

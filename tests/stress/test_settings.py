@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from llama_router.config.load import load
+from llama_router.config.resolve import resolve
 from llama_router.engines.kinds import check_command
 from llama_router.stress import settings
 
@@ -16,7 +17,7 @@ def test_the_router_takes_its_config(tmp_path: Path) -> None:
     loaded = load(path, check_command=check_command)
     assert list(loaded.warnings) == []
     programs = {
-        model.name: loaded.config.spawn_of(model).command[0] for model in loaded.config.models
+        model.name: resolve(loaded.config, model).spawn.command[0] for model in loaded.config.models
     }
     assert {programs[model.name] for model in settings.MODELS if model.is_pushed} == {
         "/x/llama-server"

@@ -15,8 +15,6 @@ from typing import Any, cast
 from llama_router.config.document import Document
 from llama_router.core.events import EngineReady, EngineSpawned
 from llama_router.core.machine import Core
-from llama_router.proxy.errors import RequestError
-from llama_router.proxy.gate import NoticeKind
 from llama_router.proxy.upstream import Upstream
 from llama_router.runtime.applying import Applier, core_settings
 from llama_router.runtime.appraisal import Appraiser
@@ -28,6 +26,7 @@ from llama_router.runtime.machine import Machine
 from llama_router.runtime.memory import Memory
 from llama_router.runtime.roster import build_roster
 from llama_router.runtime.stock import Stock
+from tests.support.waiter import Waiter
 
 COMMAND = ["engine", "--model", "$model", "--port", "$port"]
 
@@ -38,6 +37,10 @@ class Room:
     def __init__(self) -> None:
         self.spawned: list[tuple[str, int]] = []
         self.terminated: list[int] = []
+        self.forgotten: list[str] = []
+
+    def forget(self, model: str) -> None:
+        self.forgotten.append(model)
 
     def spawn(self, model: str, generation: int) -> None:
         self.spawned.append((model, generation))
@@ -59,27 +62,6 @@ class Room:
 
     def pids(self) -> list[int]:
         return []
-
-
-class Waiter:
-    """A request: to which engine it went, or what it was told."""
-
-    def __init__(self) -> None:
-        self.log: list[object] = []
-
-    def dispatch(self, upstream: Upstream) -> None:
-        self.log.append(upstream)
-
-    def reject(self, error: RequestError) -> None:
-        self.log.append(error.code)
-
-    def abort(self, error: RequestError) -> None:
-        self.log.append(f"abort {error.code}")
-
-    def notify(
-        self, kind: NoticeKind, model: str, fraction: float | None, position: int | None = None
-    ) -> None:
-        """Not wanted."""
 
 
 class World:
@@ -136,13 +118,13 @@ class World:
     def state(self, model: str) -> str:
         return self.desk.core.view(model).state
 
-    async def start(self, source: ConfigSource | None) -> None:
+    async def start(self, source: ConfigSource | None, stock: Stock | None) -> None:
         """Do what a router does at its start."""
         source = source or ConfigFile(self.file)
         reading = source.read()
         config = reading.config
         env: dict[str, str] = {}
-        self.stock = stock = Stock(env=env, home=self.folder, index=None)
+        self.stock = stock = stock or Stock(env=env, home=self.folder, index=None)
         finds = await stock.take(config, is_urgent=True)
         roster = build_roster(config, finds.models)
         self.desk = desk = Desk()
@@ -184,13 +166,14 @@ async def changing(
     folder: Path,
     *,
     source: ConfigSource | None = None,
+    stock: Stock | None = None,
     **content: Any,  # noqa: ANN401 - plain data
 ) -> AsyncIterator[World]:
-    """Give a world that begins with this config."""
+    """Give a world that begins with this config; ``stock`` knows which models there are."""
     world = World(folder)
     world.models_dir.mkdir(exist_ok=True)
     world.write(**content)
-    await world.start(source)
+    await world.start(source, stock)
     try:
         yield world
     finally:

@@ -13,9 +13,10 @@ def body(model: str, **rest: object) -> dict[str, Any]:
 
 
 def events(text: str) -> list[Any]:
-    """Give the events of a whole stream, decoded; "[DONE]" as it is."""
+    """Give the events of a stream as far as it is there, decoded; "[DONE]" as it is."""
     found = []
-    for block in text.split("\n\n"):
+    # What the last blank line is followed by is the beginning of an event.
+    for block in text.split("\n\n")[:-1]:
         # The router's own events are numbered.
         _, is_data, data = block.rpartition("data: ") if block[:4] == "id: " else ("", "", "")
         if is_data or block.startswith("data: "):

@@ -63,6 +63,7 @@ class Router:
         self.history_count = 0
         self.asked_history: tuple[float, int] | None = None
         self.described: list[ModelInfo] = [ALPHA]
+        self.other_names: list[ListedModel] = []
 
     async def models(self) -> list[ModelInfo]:
         if self.error is not None:
@@ -73,6 +74,9 @@ class Router:
         if name != ALPHA.id:
             raise ControlError(404, "model_not_found", f"no model {name}")
         return ALPHA
+
+    async def others(self) -> list[ListedModel]:
+        return list(self.other_names)
 
     async def listing(self, key: str) -> list[ListedModel]:
         self.asked_keys.append(key)

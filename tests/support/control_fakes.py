@@ -4,18 +4,21 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from llama_router.control.configuration import (
+from llama_router.control.facade import ControlError
+from llama_router.control.facades import (
     ConfigEdit,
     ConfigText,
+    DeletedInfo,
     ImportInfo,
+    KeyInfo,
+    NewKey,
+    ParameterInfo,
     ProblemInfo,
+    ProfileInfo,
     ReloadInfo,
     RescanInfo,
+    SettingsInfo,
 )
-from llama_router.control.facade import ControlError
-from llama_router.control.keys import KeyInfo, NewKey
-from llama_router.control.models import DeletedInfo, ParameterInfo, SettingsInfo
-from llama_router.control.profiles import ProfileInfo
 
 
 class Settings:
@@ -50,7 +53,7 @@ class Settings:
             return None
         return [ParameterInfo(name="ctx-size", kind="integer", aliases=("c",), default="0")]
 
-    async def delete(self, name: str) -> DeletedInfo:
+    async def delete(self, name: str, *, force: bool) -> DeletedInfo:  # noqa: ARG002
         return DeletedInfo(model=name, files=(f"{name}.gguf",), freed_bytes=5)
 
 
@@ -70,8 +73,8 @@ class Configuration:
             raise ControlError(404, "model_not_found", f"no model {name}")
         return SettingsInfo(model=name, settings={"ttl_s": 1.0}, origins={"ttl_s": "built in"})
 
-    async def edit(self, edits: Sequence[ConfigEdit], etag: str) -> tuple[str, ReloadInfo]:
-        if etag != self.etag:
+    async def edit(self, edits: Sequence[ConfigEdit], etag: str | None) -> tuple[str, ReloadInfo]:
+        if etag is not None and etag != self.etag:
             raise ControlError(412, "config_changed", "it has been changed meanwhile")
         self.edits += edits
         self.etag += "+"

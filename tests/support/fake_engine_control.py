@@ -26,7 +26,7 @@ from llama_router.stress import fake_engine
 SCRIPT = Path(fake_engine.__file__).with_name("__main__.py")
 
 # Long for a healthy machine under load, short for a test that waits in vain.
-DEADLINE_S = 15.0
+DEADLINE_S = 45.0
 
 # A state answer holds a request's head and the start of its body.
 _MAX_LINE_BYTES = 4 * 1024 * 1024

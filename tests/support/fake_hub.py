@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,6 @@ from aiohttp import web
 
 COMMIT = "a" * 40
 _CHUNK_BYTES = 16 * 1024
-_ARRIVAL_S = 0.1
 
 
 @dataclass
@@ -44,13 +43,15 @@ class Faults:
     """What goes wrong. Each number is how often still; each list is used up from its front.
 
     Places in bodies are for the next body that is as long.
-    ``cut_after``: bytes of the body after which the connection breaks. ``stall_after``: bytes after
-    which nothing comes any more. ``bytes_per_s``: 0 is no limit.
+    ``cut_after``: bytes of the body after which the connection breaks, with a reset that overtakes
+    some of them if it ``resets``. ``stall_after``: bytes after which nothing
+    comes any more. ``bytes_per_s``: 0 is no limit.
     """
 
     statuses: list[int] = field(default_factory=list)
     retry_after: str = ""
     cut_after: list[int] = field(default_factory=list)
+    resets: bool = False
     stall_after: list[int] = field(default_factory=list)
     wrong_bytes: int = 0
     ignore_range: int = 0
@@ -68,7 +69,12 @@ class Faults:
 
 
 class FakeHub:
-    """Serves while entered. ``requests`` has path, Range and Authorization of each file's."""
+    """Serves while entered.
+
+    A client may lose what has come and was not read by it yet when its connection is cut; where
+    that matters, ``before_cut`` waits for the client.
+    ``requests`` has path, Range and Authorization of each file's; ``asked`` is set by the first.
+    """
 
     def __init__(self, repos: dict[str, Repo] | None = None) -> None:
         self.repos = repos or {}
@@ -78,7 +84,9 @@ class FakeHub:
         self.counts: Counter[str] = Counter()
         self.sent_bytes = 0
         self.on_chunk: Callable[[int], object] = lambda _sent: None
+        self.before_cut: Callable[[], Awaitable[object]] = _at_once
         self.stalled = asyncio.Event()
+        self.asked = asyncio.Event()
         self.url = ""
         self._runner: web.AppRunner | None = None
 
@@ -104,6 +112,18 @@ class FakeHub:
     ) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def caught_up(self) -> None:
+        """Return when all is in ``requests`` that was asked before, by whoever has ended since.
+
+        Connections are accepted in their order, and read in that order, too.
+        """
+        address, port = self.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(b"GET /circle HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
 
     # --- the API
 
@@ -185,6 +205,7 @@ class FakeHub:
         path, faults = request.match_info["path"], self.faults
         said = request.headers
         self.requests.append((path, said.get("Range", ""), said.get("Authorization", "")))
+        self.asked.set()
         if said["User-Agent"].startswith("llama-router/"):
             assert said["Accept-Encoding"] == "identity"
         if faults.redirect_circle:
@@ -266,12 +287,18 @@ class FakeHub:
                 await asyncio.Event().wait()
             if sent == cut:
                 assert request.transport is not None
-                # A reset overtakes what was sent before it.
-                await _pause(_ARRIVAL_S)
-                request.transport.abort()
+                await self.before_cut()
+                if faults.resets:
+                    request.transport.abort()
+                else:
+                    request.transport.close()
                 return
             if faults.bytes_per_s:
                 await _pause(_CHUNK_BYTES / faults.bytes_per_s)
+
+
+async def _at_once() -> None:
+    pass
 
 
 async def _pause(pause_s: float) -> None:

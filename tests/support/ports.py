@@ -1,6 +1,7 @@
 """Ports for routers and engines that no other test has, in this run or in one beside it.
 
     port = port_window()  # and the nineteen that follow
+    port = free_port()  # for one server
 
 A port that was proven free and let go again may be another's a moment later: two runs of the tests
 on one machine, or two of their workers, would find the same. So each process takes a block of ports
@@ -44,6 +45,7 @@ class PortBlock:
         else:
             raise OSError(f"every block of ports from {_FIRST_PORT} to {_LAST_PORT} is taken")
         self._windows = self._all_windows()
+        self._singles: Iterator[int] = iter(())
 
     def window(self) -> int:
         """Give the first of the next ports that are all free; those of ended tests come again.
@@ -56,6 +58,15 @@ class PortBlock:
                 if all(_is_free(port, may_linger=may_linger) for port in ports):
                     return first
         raise OSError(f"something else uses the ports from {self.first} upward")
+
+    def single(self) -> int:
+        """Give the next port that is free, of windows that are nobody else's."""
+        for port in self._singles:
+            if _is_free(port, may_linger=False):
+                return port
+        first = self.window()
+        self._singles = iter(range(first + 1, first + WINDOW_COUNT))
+        return first
 
     def close(self) -> None:
         """Let others have the block."""
@@ -83,7 +94,16 @@ _block: PortBlock | None = None
 
 def port_window() -> int:
     """Give the first of twenty ports that no other test uses: the router's, then its engines'."""
+    return _own_block().window()
+
+
+def free_port() -> int:
+    """Give a port that no other test uses, for one server, or for none."""
+    return _own_block().single()
+
+
+def _own_block() -> PortBlock:
     global _block  # noqa: PLW0603 - one for each process
     if _block is None:
         _block = PortBlock()
-    return _block.window()
+    return _block

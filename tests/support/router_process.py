@@ -27,7 +27,7 @@ from llama_router.catalog.tiny import write_model
 from tests.support.ports import HOST
 
 # Long for a healthy machine under load, short for a test that waits in vain.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 _MARK = "E2E_MARK"
 
@@ -239,6 +239,17 @@ def _left_in(temporary: Path, state_dir: Path) -> list[Path]:
     return [*temporary.glob("llama-router-*"), *state_dir.glob("engines-*")]
 
 
+def with_engine_ports(first: int) -> str:
+    """Give a prelude for a router whose config cannot say which ports its engines get.
+
+    The usual ones may be those of a router beside this one.
+    """
+    return (
+        "import llama_router.runtime.engine_room as room; made = room.PortAllocator\n"
+        f"room.PortAllocator = lambda _base_port, host: made({first}, host)"
+    )
+
+
 def process_of(pid: int) -> Any:  # noqa: ANN401 - psutil ships no type information
     """Give psutil's view of a process."""
     return psutil.Process(pid)
@@ -259,7 +270,7 @@ def marked_like(pid: int) -> set[int]:
     return marked(psutil.Process(pid).environ()[_MARK])
 
 
-async def gone(pids: set[int], timeout_s: float = 2.0) -> set[int]:
+async def gone(pids: set[int], timeout_s: float = DEADLINE_S) -> set[int]:
     """Wait until the processes have ended; give those that have not when the time is over."""
     loop = asyncio.get_running_loop()
     watched: dict[int, asyncio.Event] = {}

@@ -15,9 +15,9 @@ from llama_router.engines.launch import LaunchSpec, OwnerCheck, Readiness
 from llama_router.engines.logs import LogStore
 from llama_router.engines.ports import PortAllocator
 from llama_router.engines.supervisor import Supervisor
+from tests.support.ports import HOST, port_window
 
-DEADLINE_S = 20.0
-HOST = "127.0.0.1"
+DEADLINE_S = 60.0
 
 Report = tuple[object, ...]
 
@@ -82,8 +82,7 @@ class Supervised:
         self.recorder = Recorder()
         self.logs = LogStore()
         self.supervisor = Supervisor(self.recorder, self.logs, state_dir)
-        # Apart for each worker of a parallel run, so that none takes another's port meanwhile.
-        self.ports = PortAllocator(20_000 + os.getpid() * 97 % 9_000, HOST)
+        self.ports = PortAllocator(port_window(), HOST)
         self._last_generation = 0
 
     def spawn(

@@ -179,6 +179,7 @@ class Place:
 def gguf_file(place: Place, name: str, headers: Headers, *, is_link: bool) -> GgufFile:
     """Look at a directory entry."""
     path = place.folder / name
+    headers.looks_into(place.folder)
     # Bytes of a name that are no UTF-8 cannot be part of an id that goes into JSON.
     relative = PurePosixPath(printable(str(place.relative / name)))
     try:

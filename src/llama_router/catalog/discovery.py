@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,9 @@ class Sources:
         return tuple(dict.fromkeys((self.hub_cache, self.llama_cache, *self.models_dirs)))
 
 
-def discover(sources: Sources, headers: Headers | None = None) -> list[CatalogModel]:
+def discover(
+    sources: Sources, headers: Headers | None = None, taken: Collection[str] = ()
+) -> list[CatalogModel]:
     """Find all models, sorted by id, each id once and each file once.
 
     A file that is found several times, by links or under several names, belongs to the first of:
@@ -57,12 +59,13 @@ def discover(sources: Sources, headers: Headers | None = None) -> list[CatalogMo
     can be. Copies of a file are models of their own.
 
     Behind them, in the order of their paths, are those of ``files`` that are GGUF models and in
-    none of these places: with their path as their id, and `ModelSource.CONFIG`.
+    none of these places: with their path as their id, and `ModelSource.CONFIG`. No id is one of
+    ``taken``.
 
     Never raises for what is on disk. Blocks on the disk and takes CPU time: not for an event loop.
     """
     headers = headers or FreshHeaders()
-    models = _arranged(_scans(sources, headers))
+    models = _arranged(_scans(sources, headers), taken)
     return [*models, *_elsewhere(sources.files, models, headers)]
 
 
@@ -71,7 +74,9 @@ def _elsewhere(
 ) -> Iterator[CatalogModel]:
     """Look at files that were named, with what stands beside them, unless they are found."""
     known = {str(model.real_path or model.path) for model in found}
-    wanted = {os.path.realpath(file): file for file in files if file.name.endswith(GGUF_SUFFIX)}
+    # Whoever reads the config will ask for all of them, whatever they are.
+    there = {os.path.realpath(file): file for file in files if headers.looks_into(file.parent)}
+    wanted = {real: file for real, file in there.items() if file.name.endswith(GGUF_SUFFIX)}
     wanted = {real: wanted[real] for real in sorted(wanted) if real not in known}
     # Where a link leads to, there is nothing beside it that belongs to it.
     for folder in sorted({file.parent for file in wanted.values()}):
@@ -82,7 +87,7 @@ def _elsewhere(
                 yield msgspec.structs.replace(model, source=ModelSource.CONFIG, names=())
 
 
-def _arranged(scans: Iterable[list[Candidate]]) -> list[CatalogModel]:
+def _arranged(scans: Iterable[list[Candidate]], taken: Collection[str]) -> list[CatalogModel]:
     """Give what several scans have found their ids, and each file once."""
     winners: dict[tuple[int, int] | int, Candidate] = {}
     other_names: dict[int, list[str]] = {}
@@ -96,8 +101,9 @@ def _arranged(scans: Iterable[list[Candidate]]) -> list[CatalogModel]:
     for found in late:
         _take(found, winners, other_names)
     models: dict[str, CatalogModel] = {}
+    reserved = frozenset(taken)
     for found in winners.values():
-        model_id = _free_id(found, models)
+        model_id = _free_id(found, models, reserved)
         models[model_id] = found.model(model_id, other_names.get(id(found), ()))
     if len(models) > _MAX_MODELS:
         _logger.warning("%d models found; the first %d count", len(models), _MAX_MODELS)
@@ -121,11 +127,11 @@ def _scans(sources: Sources, headers: Headers) -> Iterator[list[Candidate]]:
         yield folders.scan(root, headers)
 
 
-def _free_id(found: Candidate, taken: Mapping[str, object]) -> str:
+def _free_id(found: Candidate, taken: Mapping[str, object], reserved: Collection[str]) -> str:
     for model_id in (found.id, found.longer_id, found.longest_id):
-        if model_id not in taken:
+        if model_id not in taken and model_id not in reserved:
             return model_id
     number = 2
-    while f"{found.longest_id}~{number}" in taken:
+    while (numbered := f"{found.longest_id}~{number}") in taken or numbered in reserved:
         number += 1
-    return f"{found.longest_id}~{number}"
+    return numbered

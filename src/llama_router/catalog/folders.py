@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 def scan(root: Path, headers: Headers) -> list[Candidate]:
     """Find the models in ``root`` and its subfolders. Links to folders are not followed."""
-    return _candidates(root, walk(root, headers))
+    return _candidates(root, walk(root, headers, is_required=True))
 
 
 def scan_one(folder: Path, headers: Headers) -> list[Candidate]:
@@ -88,25 +88,27 @@ def walk(
     *,
     stay_below: Path | None = None,
     max_depth: int = _MAX_DEPTH,
+    is_required: bool = False,
 ) -> Iterator[GgufFile]:
     """Give every entry named *.gguf in ``root`` and below, in a stable order.
 
     Links to files may not leave ``stay_below``, by default ``root``. Bounded in depth and entries;
-    folders that cannot be listed are logged and left out.
+    folders that cannot be listed are logged and left out. ``is_required``: so is a missing root.
     """
-    real_root = os.path.realpath(stay_below or root)
-    start = Place(root, PurePosixPath(), os.path.realpath(root), real_root)
-    if not Path(start.real).is_relative_to(real_root):
-        return
+    start = _start(root, stay_below or root) if headers.looks_into(root) else None
     left = _MAX_ENTRIES
-    pending = [start]
+    pending = [start] if start is not None else []
     while pending:
         place = pending.pop()
+        if not headers.looks_into(place.folder):
+            continue
         try:
-            entries, looked_at = _entries(place.folder, left)
+            entries, looked_at = _entries(place.folder, left, headers)
         except OSError as error:
             if place is not start or not isinstance(error, FileNotFoundError):
                 _logger.warning("%s: cannot be listed: %s", place.folder, error.strerror)
+            elif is_required:
+                _logger.warning("the models folder %s does not exist", root)
             continue
         left -= looked_at
         if left < 0:
@@ -119,7 +121,15 @@ def walk(
                 pending.append(place.below(name))
 
 
-def _entries(folder: Path, max_count: int) -> tuple[list[tuple[str, bool, bool]], int]:
+def _start(root: Path, stay_below: Path) -> Place | None:
+    bounds = os.path.realpath(stay_below)
+    start = Place(root, PurePosixPath(), os.path.realpath(root), bounds)
+    return start if Path(start.real).is_relative_to(bounds) else None
+
+
+def _entries(
+    folder: Path, max_count: int, headers: Headers
+) -> tuple[list[tuple[str, bool, bool]], int]:
     """List what may hold models, as (name, is it a folder, is it a link), and count all there is.
 
     Counting ends after ``max_count``. Raises `OSError`.
@@ -130,6 +140,8 @@ def _entries(folder: Path, max_count: int) -> tuple[list[tuple[str, bool, bool]]
             count += 1
             if count > max_count:
                 break
+            # Some file systems are asked for each entry whether it is a folder.
+            headers.looks_into(folder)
             is_folder = entry.is_dir(follow_symlinks=False)
             if is_folder or entry.name.endswith(GGUF_SUFFIX):
                 found.append((entry.name, is_folder, entry.is_symlink()))

@@ -132,11 +132,6 @@ def window_tokens(info: GgufInfo) -> int:
     return _FIXED_WINDOWS.get(info.architecture) or info.sliding_window or pattern.window
 
 
-def is_recurrent(info: GgufInfo) -> bool:
-    """Whether some layer keeps a state that cannot be rolled back."""
-    return any(layer.state_elements for layer in layers_of(info))
-
-
 def layers_of(info: GgufInfo, *, draft_head: bool = False) -> tuple[Layer, ...]:
     """Describe what the layers keep; ``draft_head``: those that predict several tokens instead."""
     count = layer_count(info)

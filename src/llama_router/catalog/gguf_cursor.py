@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Callable
 from functools import cache
 from itertools import repeat
 from typing import BinaryIO
@@ -26,10 +27,16 @@ class GgufError(Exception):
 
 
 class Cursor:
-    """A position in the file's beginning. Its methods raise `GgufError` for what is not there."""
+    """A position in the file's beginning. Its methods raise `GgufError` for what is not there.
 
-    def __init__(self, file: BinaryIO, file_bytes: int) -> None:
+    ``on_read`` is called whenever the disk has given some of it.
+    """
+
+    def __init__(
+        self, file: BinaryIO, file_bytes: int, on_read: Callable[[], object] = lambda: None
+    ) -> None:
         self._file = file
+        self._on_read = on_read
         self.file_bytes = file_bytes
         self.buffer = bytearray()
         self.position = 0
@@ -53,6 +60,7 @@ class Cursor:
             if not chunk:
                 raise GgufError("incomplete: it became shorter while it was read")
             self.buffer += chunk
+            self._on_read()
 
     def foresee(self, size_bytes: int) -> None:
         """Have the next bytes in memory, or as many of them as there are."""

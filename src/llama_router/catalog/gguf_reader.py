@@ -6,7 +6,7 @@ followed. Source of the format: ``docs/gguf.md`` of ggml and ``ggml/src/gguf.cpp
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 
@@ -67,7 +67,6 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     general_type: str
     name: str
-    file_type: int | None
     quantization: str
     context_length: int
     block_count: int
@@ -85,7 +84,6 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     tensor_bytes: int
     split_no: int
     split_count: int
-    split_tensor_count: int
     header_bytes: int
     file_bytes: int
     merge_count: int = 0
@@ -97,8 +95,12 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     has_audio: bool = False
 
 
-def read_gguf(path: Path, moved: Sequence[Moved] = ()) -> GgufInfo:
+def read_gguf(
+    path: Path, moved: Sequence[Moved] = (), on_read: Callable[[], object] = lambda: None
+) -> GgufInfo:
     """Read the header of the file at ``path``; ``moved`` as for `TensorTally`.
+
+    ``on_read`` is called whenever the disk has given some of it.
 
     Raises `GgufError`, and nothing else, for whatever is wrong with the path or the file. Blocks
     on the disk: not for an event loop.
@@ -106,7 +108,7 @@ def read_gguf(path: Path, moved: Sequence[Moved] = ()) -> GgufInfo:
     try:
         file, status = open_regular(path)
         with file:
-            return _read(Cursor(file, status.st_size), moved)
+            return _read(Cursor(file, status.st_size, on_read), moved)
     except NotRegularFileError:
         raise GgufError("not a regular file") from None
     except OSError as error:
@@ -331,7 +333,6 @@ def _info(metadata: _Metadata, version: int, tensor_count: int, tensors: TensorB
         architecture=architecture,
         general_type=metadata.text("general.type"),
         name=metadata.text("general.name"),
-        file_type=file_type,
         quantization=FILE_TYPE_NAMES.get(file_type, "") if file_type is not None else "",
         context_length=number("context_length"),
         block_count=number("block_count"),
@@ -349,7 +350,6 @@ def _info(metadata: _Metadata, version: int, tensor_count: int, tensors: TensorB
         tensor_bytes=tensors.total,
         split_no=split_no,
         split_count=metadata.number("split.count") or 1,
-        split_tensor_count=metadata.number("split.tensors.count"),
         header_bytes=metadata.header_bytes,
         file_bytes=metadata.file_bytes,
         merge_count=metadata.array_length("tokenizer.ggml.merges"),

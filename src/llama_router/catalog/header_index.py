@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -56,8 +57,14 @@ class HeaderIndex:
         self._new: dict[bytes, _Entry] = {}
         self.read_count = self.known_count = 0
 
-    def of(self, path: Path, status: os.stat_result) -> Header | GgufError:
+    def looks_into(self, folder: Path) -> bool:  # noqa: ARG002
         """See Headers."""
+        return True
+
+    def of(
+        self, path: Path, status: os.stat_result, on_read: Callable[[], object] = lambda: None
+    ) -> Header | GgufError:
+        """See Headers; ``on_read`` is called whenever the disk has given some of the file."""
         key, identity = os.fsencode(path), _identity(status)
         entry = self._new.get(key) or self._old.get(key)
         if entry is not None and entry.identity == identity:
@@ -65,7 +72,7 @@ class HeaderIndex:
         else:
             self.read_count += 1
             read_at_ns = time.time_ns()
-            header = read_header(path)
+            header = read_header(path, on_read)
             if isinstance(header, GgufError) and header.reason.startswith(_UNREADABLE):
                 return header  # may be otherwise the next time, without a change of the file
             entry = (
@@ -79,17 +86,21 @@ class HeaderIndex:
             self._new[key] = entry
         return entry.header or GgufError(entry.reason)
 
-    def save(self) -> None:
+    def save(self, looks_into: Callable[[Path], bool] | None = None) -> None:
         """Keep what this scan has seen, unless that is what is kept already; never raises.
 
         Of other files, too, what is still so: another router with other folders may use the index.
+        ``looks_into`` is as that of Headers; what is left out stays as it is.
         """
         if self._path is None:
             return
+        looks_into = looks_into or self.looks_into
         for key, entry in self._old.items():
-            if key not in self._new and len(self._new) < _MAX_ENTRIES and _is_still(key, entry):
+            if key in self._new or len(self._new) >= _MAX_ENTRIES:
+                continue
+            if not looks_into(Path(os.fsdecode(key)).parent) or _is_still(key, entry):
                 self._new[key] = entry
-        if self._new == self._old:
+        if not looks_into(self._path.parent) or self._new == self._old:
             return
         try:
             content = _encoder.encode(self._new)

@@ -1,6 +1,7 @@
 """What telling models apart takes of a file's header, and what of it is shown to people."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +44,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
 
 class Headers(Protocol):
-    """Where headers come from: the files themselves, or what is remembered of them."""
+    """Where headers come from: the files themselves, or what is remembered of them.
+
+    A scan says here where it is before it asks the disk for anything, as a disk may never answer.
+    """
+
+    def looks_into(self, folder: Path) -> bool:
+        """Note that something in this folder is looked at now; False: it is to be left out."""
 
     def of(self, path: Path, status: os.stat_result) -> "Header | GgufError":
         """Return the header of a file of which this is the status, or why there is none."""
@@ -52,15 +59,19 @@ class Headers(Protocol):
 class FreshHeaders:
     """Reads each file."""
 
+    def looks_into(self, folder: Path) -> bool:  # noqa: ARG002
+        """See Headers."""
+        return True
+
     def of(self, path: Path, status: os.stat_result) -> Header | GgufError:  # noqa: ARG002
         """See Headers."""
         return read_header(path)
 
 
-def read_header(path: Path) -> Header | GgufError:
+def read_header(path: Path, on_read: Callable[[], object] = lambda: None) -> Header | GgufError:
     """Read the header of a file, or say why that cannot be done. Raises nothing for a file."""
     try:
-        return header_of(read_gguf(path))
+        return header_of(read_gguf(path, on_read=on_read))
     except GgufError as error:
         return error
 

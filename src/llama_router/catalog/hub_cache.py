@@ -39,9 +39,11 @@ def directory(env: Mapping[str, str], home: Path) -> Path:
 def scan(cache: Path, headers: Headers) -> list[Candidate]:
     """Find the models of all repositories in the cache."""
     found: list[Candidate] = []
+    if not headers.looks_into(cache):
+        return found
     for name in _listing(cache, _MAX_REPOS):
         match = _REPO.fullmatch(name)
-        if match:
+        if match and headers.looks_into(cache / name):
             found += _scan_repo(cache / name, f"{match[1]}/{match[2]}", headers)
     return found
 

@@ -60,6 +60,8 @@ def directory(env: Mapping[str, str], home: Path, platform: str) -> Path:
 
 def scan(cache: Path, headers: Headers) -> list[Candidate]:
     """Find the models directly in the cache's directory."""
+    if not headers.looks_into(cache):
+        return []
     try:
         with os.scandir(cache) as listing:
             entries = sorted((entry.name, entry.is_symlink()) for entry in listing)[:_MAX_ENTRIES]
@@ -74,6 +76,7 @@ def scan(cache: Path, headers: Headers) -> list[Candidate]:
     ]
     manifests: dict[str, list[_Manifest]] = {}
     for name, _is_link in entries:
+        headers.looks_into(cache)
         manifest = _manifest(cache / name)
         if manifest:
             manifests.setdefault(manifest.model_name, []).append(manifest)

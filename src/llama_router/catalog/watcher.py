@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,10 +40,14 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to watch; ``polls``: by looking, whatever the system offers."""
+    """What to watch; ``polls``: by looking, whatever the system offers.
+
+    ``left_out`` are folders that do not answer, and hold up whoever asks them for anything.
+    """
 
     folders: tuple[Path, ...]
     polls: bool = False
+    left_out: tuple[Path, ...] = ()
 
 
 _Identity = tuple[int, int]
@@ -68,7 +72,7 @@ def is_telling(path: str) -> bool:
     return not name.endswith(_PASSING) and not name.startswith(".")
 
 
-def signature(folders: Sequence[Path]) -> int:
+def signature(folders: Sequence[Path], left_out: Sequence[Path] = ()) -> int:
     """Give a number that changes with what is in the folders; bounded, and without following links.
 
     Files count by name, size and time of change, and only those that a scan looks at.
@@ -80,7 +84,7 @@ def signature(folders: Sequence[Path]) -> int:
             left -= len(names) + len(files)
             if left < 0:
                 return found
-            names.sort()
+            names[:] = sorted(name for name in names if Path(folder, name) not in left_out)
             for name in sorted(files):
                 if not name.endswith((".gguf", ".json")) and not folder.endswith("refs"):
                     continue
@@ -125,23 +129,32 @@ class Watcher:
 
     def __init__(self, request: WatchRequest, out: BinaryIO, over: threading.Event) -> None:
         self._request = request
+        self._folders = tuple(
+            folder
+            for folder in request.folders
+            if not any(map(folder.is_relative_to, request.left_out))
+        )
         self._out = out
         self._over = over
 
     def run(self) -> None:
         """Watch; raises `OSError` when nobody listens any more."""
-        there = present(self._request.folders)
+        there = present(self._folders)
         while not self._over.is_set():
             if not there:
                 self._over.wait(_LOOK_INTERVAL_S)
-            elif self._request.polls or not can_be_told(tuple(there)):
+            elif self._request.polls or self._has_gaps(there) or not can_be_told(tuple(there)):
                 self._poll(there)
             else:
                 self._listen(there)
-            now = present(self._request.folders)
+            now = present(self._folders)
             if now != there:
                 there = now
                 self._say()
+
+    def _has_gaps(self, folders: Iterable[Path]) -> bool:
+        """Tell whether something below is left out, for which the system has no word."""
+        return any(one.is_relative_to(root) for one in self._request.left_out for root in folders)
 
     def _say(self) -> None:
         self._out.write(CHANGED)
@@ -169,25 +182,25 @@ class Watcher:
                 if changes or is_first:
                     self._say()
                 is_first = False
-                if present(self._request.folders) != there:
+                if present(self._folders) != there:
                     return
         except BrokenPipeError:
             raise
         except Exception:  # noqa: BLE001  # it differs from system to system what is raised
             # No watches are left, a name that is no text, or one of the folders has just gone.
-            if present(self._request.folders) == there:
+            if present(self._folders) == there:
                 self._poll(there)
 
     def _poll(self, there: dict[Path, _Identity]) -> None:
         """Look from time to time, until another set of folders is there."""
-        known = signature(tuple(there))
+        known = signature(tuple(there), self._request.left_out)
         self._say()
         took_s = 0.0
         while not self._over.wait(max(_POLL_INTERVAL_S, took_s / _POLL_SHARE)):
-            if present(self._request.folders) != there:
+            if present(self._folders) != there:
                 return
             begin = time.monotonic()
-            now = signature(tuple(there))
+            now = signature(tuple(there), self._request.left_out)
             took_s = time.monotonic() - begin
             if now != known:
                 known = now

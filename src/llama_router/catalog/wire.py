@@ -26,7 +26,11 @@ _LENGTH = struct.Struct(">I")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to look, see `llama_router.catalog.discovery.Sources`; ``index`` remembers headers."""
+    """Where to look, see `llama_router.catalog.discovery.Sources`; ``index`` remembers headers.
+
+    ``left_out`` are folders that are not looked into, ``taken`` the ids that their models keep.
+    With ``try_folder`` nothing is scanned: only whether this folder answers is found out.
+    """
 
     models_dirs: tuple[Path, ...]
     env: dict[str, str]
@@ -34,6 +38,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     files: tuple[Path, ...] = ()
     index: Path | None = None
+    left_out: tuple[Path, ...] = ()
+    taken: tuple[str, ...] = ()
+    try_folder: Path | None = None
 
 
 def sources(request: Request) -> Sources:
@@ -42,9 +49,14 @@ def sources(request: Request) -> Sources:
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """Still at it: so many files were looked at."""
+    """Still at it: so many files were read, or known, and that is the folder it looks into.
+
+    It is said over and over; ``step_count`` grows with whatever the disk has answered.
+    """
 
     file_count: int
+    folder: Path | None = None
+    step_count: int = 0
 
 
 class Portion(msgspec.Struct, frozen=True, tag="portion"):

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, refuse
 from llama_router.cli.logs import escaped
 from llama_router.cli.router_client import (
     Address,
@@ -18,12 +19,9 @@ from llama_router.cli.router_client import (
 )
 from llama_router.cli.serving import Overrides
 
-EXIT_FAILED = 1
-# Wrong usage: a config or an address that cannot be used, a model that is not known.
-EXIT_USAGE = 2
 _WRONG_NAME = (400, 404)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as the API has it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -61,13 +59,6 @@ def answer_of(
         if may_be_absent and isinstance(error, NobodyError):
             raise
         refuse(str(error), EXIT_USAGE if error.status in _WRONG_NAME else EXIT_FAILED)
-
-
-def refuse(message: str, status: int) -> NoReturn:
-    """End the command with a message on stderr."""
-    for line in message.splitlines():
-        typer.echo(f"llama-router: {escaped(line)}", err=True)
-    raise typer.Exit(status)
 
 
 def show_json(content: object) -> None:

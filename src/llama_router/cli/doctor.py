@@ -16,7 +16,8 @@ import msgspec
 import typer
 
 from llama_router import __version__
-from llama_router.cli.asking import EXIT_FAILED, JsonOption, in_words, show_json
+from llama_router.cli.asking import JsonOption, in_words, show_json
+from llama_router.cli.ending import EXIT_FAILED
 from llama_router.cli.logs import escaped
 from llama_router.cli.serving import Overrides
 
@@ -115,8 +116,8 @@ def examine(
     """Look at everything, in the order in which the router would need it."""
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     yield Finding("version", Verdict.OK, f"llama-router {__version__} on {system}")
-    config, finding = _config(config_path, env, home)
-    yield finding
+    config, findings = _config(config_path, env, home)
+    yield from findings
     yield from _folders(env, home)
     yield from _engine(config, env)
     yield from _memory(config, env)
@@ -126,7 +127,11 @@ def examine(
     yield from _descriptors()
 
 
-def _config(chosen: Path | None, env: Mapping[str, str], home: Path) -> "tuple[Config, Finding]":
+def _config(
+    chosen: Path | None, env: Mapping[str, str], home: Path
+) -> "tuple[Config, list[Finding]]":
+    from llama_router.cli.parameter_check import parameter_problems
+    from llama_router.config import files
     from llama_router.config.defaults import default_path
     from llama_router.config.importers import load_any
     from llama_router.config.problems import ConfigError
@@ -134,20 +139,31 @@ def _config(chosen: Path | None, env: Mapping[str, str], home: Path) -> "tuple[C
     from llama_router.engines.kinds import check_command
 
     path = chosen or default_path(sys.platform, env, home).path
-    if not path.exists():
+    if not files.is_there(path):
         if chosen is not None:
             problem = f"{path} does not exist"
-            return Config(), Finding("config", Verdict.PROBLEM, problem, "check the file's name")
-        note = f"none yet; {path} is written at the first start"
-        return Config(), Finding("config", Verdict.OK, note)
+            return Config(), [Finding("config", Verdict.PROBLEM, problem, "check the file's name")]
+        remedy = "make it writable for you, or name another file: `llama-router --config FILE`"
+        found = _writable("config", path.parent, remedy)
+        if found.verdict is Verdict.OK:
+            note = f"none yet; {path} is written at the first start"
+            return Config(), [Finding("config", Verdict.OK, note)]
+        message = f"{found.message}; until there is one, the defaults hold"
+        return Config(), [Finding("config", Verdict.WARNING, message, remedy)]
     try:
         loaded = load_any(path, check_command=check_command, env=env, rewrite=False)
     except ConfigError as error:
         first, *more = str(error).splitlines()
         also = f" (and {len(more)} more)" if more else ""
         remedy = "correct that line; `llama-router config check` lists all faults"
-        return Config(), Finding("config", Verdict.PROBLEM, first + also, remedy)
-    return loaded.config, Finding("config", Verdict.OK, f"{path} is in order")
+        return Config(), [Finding("config", Verdict.PROBLEM, first + also, remedy)]
+    findings = [Finding("config", Verdict.OK, f"{path} is in order")]
+    remedy = (
+        "correct it: models with that option do not load; `llama-router config check` lists all"
+    )
+    problems = parameter_problems(loaded)[:_NAMED_COUNT]
+    findings += [Finding("config", Verdict.WARNING, str(one), remedy) for one in problems]
+    return loaded.config, findings
 
 
 def _folders(env: Mapping[str, str], home: Path) -> Iterator[Finding]:
@@ -166,8 +182,10 @@ def _folders(env: Mapping[str, str], home: Path) -> Iterator[Finding]:
 
 
 def _writable(subject: str, folder: Path, remedy: str, *, free: bool = False) -> Finding:
+    from llama_router.config import files
+
     nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
+    while not files.is_there(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     try:
         # Permissions alone do not tell: file systems are read-only or full.
@@ -274,28 +292,36 @@ def _models(
     config: "Config", given: Overrides, env: Mapping[str, str], home: Path
 ) -> Iterator[Finding]:
     from llama_router.catalog.discovery import Sources, discover
+    from llama_router.config import files
 
     folders = [*map(Path, config.router.models_dirs), *given.models_dirs]
     for folder in folders:
-        if not folder.is_dir():
+        if not files.is_folder(folder):
             remedy = "make it, or take it out of router.models_dirs"
             yield Finding("models", Verdict.WARNING, f"{folder} does not exist", remedy)
-    found = discover(Sources(tuple(folders), env, home))
     manual = [entry for entry in config.models if entry.state == "manual"]
+    own = {Path(entry.path): entry.name for entry in manual if entry.path}
+    found = [one for one in discover(Sources(tuple(folders), env, home)) if one.path not in own]
     count = len(found) + len(manual)
     if not count:
         yield Finding("models", Verdict.PROBLEM, "none found", _GET_MODEL)
         return
     broken = [model for model in found if model.invalid]
+    lost = {path: name for path, name in own.items() if not path.is_file()}
     size_bytes = sum(model.size_bytes for model in found)
+    size_bytes += sum(path.stat().st_size for path in own if path not in lost)
     yield Finding("models", Verdict.OK, f"{count} found, {in_words(size_bytes)}")
+    for path, name in list(lost.items())[:_NAMED_COUNT]:
+        remedy = f"correct models[{name}].path in the config, or take the entry out"
+        yield Finding("models", Verdict.WARNING, f"{name}: there is no file {path}", remedy)
     for model in broken[:_NAMED_COUNT]:
         message = f"{model.id} cannot be used: {model.invalid}"
         yield Finding(
             "models", Verdict.WARNING, message, f"download {model.id} again, or delete it"
         )
-    if len(broken) > _NAMED_COUNT:
-        more = f"{len(broken) - _NAMED_COUNT} more cannot be used; `llama-router models` lists them"
+    more_count = sum(max(0, len(ill) - _NAMED_COUNT) for ill in (lost, broken))
+    if more_count:
+        more = f"{more_count} more cannot be used; `llama-router models` lists them"
         yield Finding("models", Verdict.WARNING, more)
 
 

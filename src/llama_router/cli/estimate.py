@@ -21,6 +21,7 @@ from llama_router.catalog.footprint_fit import FitOutputError, Parts, fit_argume
 from llama_router.catalog.footprint_placement import PURPOSES, Gpu
 from llama_router.catalog.gguf_reader import GgufError
 from llama_router.catalog.tiny import split_path
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, tell
 from llama_router.cli.estimate_compare import (
     CompareError,
     comparison,
@@ -29,9 +30,6 @@ from llama_router.cli.estimate_compare import (
 )
 from llama_router.cli.serving import Overrides
 
-EXIT_FAILED = 1
-# Wrong usage: a model that is not known, an option that llama-server would refuse.
-EXIT_USAGE = 2
 _MIB_BYTES = 2**20
 _MAX_PARTS = 1000
 
@@ -147,18 +145,14 @@ def _target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
 
 def _named_target(model: str, arguments: Sequence[str], given: Overrides) -> _Target:
     from llama_router.catalog.resolve import AmbiguousModelError, UnknownModelError
-    from llama_router.config.defaults import default_path
-    from llama_router.config.importers import load_any
     from llama_router.config.load import with_router
     from llama_router.config.problems import ConfigError
-    from llama_router.config.schema import Config
     from llama_router.engines.kinds.command import CommandError, fill_command
     from llama_router.engines.parameters import ParameterError, arguments_of
     from llama_router.runtime.roster import take_stock
 
     try:
-        path = given.config_path or default_path(sys.platform, os.environ, Path.home()).path
-        config = load_any(path).config if given.config_path or path.exists() else Config()
+        config = given.read_config()
         settings = given.settings()
         if folders := given.folders():
             settings["models_dirs"] = (*config.router.models_dirs, *folders)
@@ -240,5 +234,5 @@ def _machine() -> Machine:
 
 
 def _refuse(message: str, status: int) -> int:
-    typer.echo(f"llama-router: {message}", err=True)
+    tell(message)
     return status

@@ -2,15 +2,14 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_router.cli.asking import EXIT_FAILED, EXIT_USAGE, JsonOption, refuse, show_json
+from llama_router.cli.asking import JsonOption, show_json
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, refuse
 from llama_router.cli.logs import escaped
-from llama_router.cli.router_client import ConfigOption
 from llama_router.cli.serving import Overrides
 
 if TYPE_CHECKING:
@@ -27,6 +26,10 @@ app = typer.Typer(
 )
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The config file, if not the usual one."),
+]
 WriteOption = Annotated[bool, typer.Option("--write", help="Put it into the config file.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="How the model is to be called.")
@@ -107,7 +110,7 @@ def import_lm_studio(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", exists=True, file_okay=False, help="LM Studio's own by default."
+            metavar="DIR", exists=True, file_okay=False, help="LM Studio's own by default."
         ),
     ] = None,
     *,
@@ -171,7 +174,8 @@ def _import(
 
     outcome: dict[str, Any] = {"reports": [one.report.as_json() for one in found]}
     if write:
-        outcome |= _write(found, _target(context, config))
+        given: Overrides = context.obj or Overrides()
+        outcome |= _write(found, given.config_file(config))
     if as_json:
         outcome["config"] = [redacted(one.native.content) for one in found]
         show_json(outcome)
@@ -193,14 +197,6 @@ def _import(
         if has_secrets:
             _tell(f"secrets are shown as {BLACKED_OUT}, so this is no config to use")
         _tell("nothing is written; --write puts it into the config file")
-
-
-def _target(context: typer.Context, config: Path | None) -> Path:
-    from llama_router.config.defaults import default_path
-
-    given: Overrides = context.obj or Overrides()
-    path = config or given.config_path
-    return path or default_path(sys.platform, os.environ, Path.home()).path
 
 
 def _write(found: list["Foreign"], path: Path) -> dict[str, Any]:

@@ -9,15 +9,13 @@ from urllib.parse import quote
 import typer
 
 from llama_router.cli.asking import (
-    EXIT_FAILED,
-    EXIT_USAGE,
     JsonOption,
     address_of,
     answer_of,
-    refuse,
     show_json,
     show_table,
 )
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, refuse, tell
 from llama_router.cli.logs import escaped
 from llama_router.cli.router_client import (
     Address,
@@ -73,7 +71,7 @@ def _row(key: dict[str, Any]) -> tuple[str, ...]:
     return (
         key["name"],
         str(key.get("id") or "-"),
-        ", ".join(key["scopes"]),
+        ", ".join(key["scopes"]) or "none",
         ", ".join(key.get("models") or ()) or "all",
         ", ".join(limits) or "none",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(used_s)) if used_s else "-",
@@ -187,8 +185,5 @@ def _do_here(where: _Where, address: Address, otherwise: "Callable[[KeysHere], A
         refuse(str(error), EXIT_USAGE)
     except HereError as error:
         refuse(str(error), EXIT_FAILED)
-    note = (
-        f"no router answers at {address.url}; this is of {here.path}, which it reads at its start"
-    )
-    typer.echo(f"llama-router: {escaped(note)}", err=True)
+    tell(f"no router answers at {address.url}; this is of {here.path}, which it reads at its start")
     return answer

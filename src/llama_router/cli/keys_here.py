@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from llama_router.config.schema import RouterSettings
 from llama_router.control.facade import ControlError
-from llama_router.control.keys import NewKeyOrder
 from llama_router.runtime.keys import Keys
 from llama_router.store import STORE_FILE_NAME
 from llama_router.store.keys import KEYS_FILE_NAME, KeyFile, KeyFileError
@@ -41,6 +40,9 @@ class KeysHere:
 
     def add(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Make a key, said as the API wants it; return it with its secret, as the API does."""
+        # With it comes the API's framework, which listing and revoking do without.
+        from llama_router.control.keys import NewKeyOrder
+
         try:
             new = NewKeyOrder.model_validate(content).wanted()
         except ValidationError as error:

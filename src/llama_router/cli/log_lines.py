@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import typer
 
-from llama_router.cli.asking import EXIT_FAILED, EXIT_USAGE, address_of, refuse
+from llama_router.cli.asking import address_of
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, refuse
 from llama_router.cli.router_client import (
     AddressError,
     ConfigOption,
@@ -23,7 +24,7 @@ _NOT_FOUND = 404
 def logs(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="A model's name; none: all engines.")
+        str, typer.Argument(metavar="MODEL", help="A model's name; none: all engines.")
     ] = "",
     *,
     is_followed: Annotated[

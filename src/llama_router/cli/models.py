@@ -17,6 +17,7 @@ from llama_router.cli.asking import (
     show_json,
     show_table,
 )
+from llama_router.cli.logs import escaped
 from llama_router.cli.router_client import (
     Address,
     AddressError,
@@ -30,6 +31,7 @@ from llama_router.cli.router_client import (
 # The largest models on the slowest disks; the longest answers under way.
 _ORDER_TIMEOUT_S = 3600.0
 _LOOK_INTERVAL_S = 0.5
+_NO_MODELS = "no models; see `llama-router doctor`"
 # Of one answer; further ones are asked for.
 _PAGE_COUNT = 500
 
@@ -37,7 +39,7 @@ _PAGE_COUNT = 500
 def models(
     context: typer.Context,
     search: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="Only those with this in a name.")
+        str, typer.Argument(metavar="TEXT", help="Only those with this in a name.")
     ] = "",
     *,
     as_json: JsonOption = False,
@@ -45,23 +47,29 @@ def models(
     url: UrlOption = None,
     token: TokenOption = None,
 ) -> None:
-    """List the models of the running router: what they are and how they do."""
+    """List the models of the running router: what they are and how they do.
+
+    Behind them stand selectors, and the models of peers.
+    """
     address = address_of(context, config, url, token)
     found: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     while True:
         query = urlencode({"search": search, "limit": _PAGE_COUNT, "offset": len(found)})
         page = answer_of(address, "GET", f"/admin/models?{query}")
         found += page["models"]
+        # All of them are in each page.
+        others = page["others"]
         if not page["models"] or len(found) >= page["total"]:
             break
     if as_json:
-        show_json({"models": found, "total": len(found)})
-    elif not found:
-        typer.echo("no such model" if search else "no models; see `llama-router doctor`")
+        show_json({"models": found, "others": others, "total": len(found)})
+    elif not found and not others:
+        none = f"no model of this router has '{search}' in a name" if search else _NO_MODELS
+        typer.echo(escaped(none))
     else:
-        show_table(
-            ("MODEL", "SIZE", "QUANT", "CONTEXT", "STATE"), map(_model_row, found), right=(1, 3)
-        )
+        rows = [*map(_model_row, found), *map(_other_row, others)]
+        show_table(("MODEL", "SIZE", "QUANT", "CONTEXT", "STATE"), rows, right=(1, 3))
 
 
 def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
@@ -75,6 +83,13 @@ def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
         str(context_length) if context_length else "-",
         f"{state}: {model['error']}" if model.get("error") else state,
     )
+
+
+def _other_row(other: dict[str, Any]) -> tuple[str, ...]:
+    said = other["title"] or other["description"]
+    # A peer's says whose it is.
+    between = " " if other["kind"] == "peer" else ": "
+    return other["id"], "-", "-", "-", f"{other['kind']}{between if said else ''}{said}"
 
 
 def ps(

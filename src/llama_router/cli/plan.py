@@ -4,15 +4,14 @@ import msgspec
 import typer
 
 from llama_router.cli.asking import (
-    EXIT_FAILED,
     JsonOption,
     ModelArgument,
     address_of,
     answer_of,
     columns,
-    refuse,
     show_json,
 )
+from llama_router.cli.ending import EXIT_FAILED, refuse
 from llama_router.cli.logs import escaped
 from llama_router.cli.router_client import ConfigOption, TokenOption, UrlOption
 

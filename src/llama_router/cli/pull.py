@@ -10,16 +10,14 @@ from urllib.parse import quote
 import typer
 
 from llama_router.cli.asking import (
-    EXIT_FAILED,
-    EXIT_USAGE,
     JsonOption,
     ModelArgument,
     address_of,
     answer_of,
     in_words,
-    refuse,
     show_json,
 )
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, refuse
 from llama_router.cli.logs import escaped
 from llama_router.cli.pull_here import (
     EXIT_INTERRUPTED,
@@ -31,6 +29,7 @@ from llama_router.cli.pull_here import (
 from llama_router.cli.router_client import (
     Address,
     ConfigOption,
+    NobodyError,
     RouterClientError,
     TokenOption,
     UrlOption,
@@ -40,12 +39,16 @@ from llama_router.cli.serving import Overrides
 
 if TYPE_CHECKING:
     from llama_router.hub.names import Reference
+    from llama_router.hub.progress import Pulled
     from llama_router.hub.protocol import Settings
 
 _LOOK_EVERY_S = 0.3
 # With the answers under way that an unload waits for.
 _DELETE_TIMEOUT_S = 3600.0
 _NOT_FOUND, _CONFLICT = 404, 409
+# What the API calls the source of a model in a folder of `router.models_dirs`.
+_OWN_FOLDER = "models_dir"
+_STARTUP = "{} is the config's startup_model, loaded at each start; --force takes it out of there"
 
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="user/repo, or user/repo:QUANT such as :Q8_0.")
@@ -154,26 +157,42 @@ def rm(
     model: ModelArgument,
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Unload it first, if it is loaded.")
+        bool,
+        typer.Option(
+            "--force", help="Unload it first, and take it out of the config as startup_model."
+        ),
+    ] = False,
+    is_sure: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask about files in folders of yours.")
     ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Delete a downloaded model: its files, and what of the cache nothing else uses."""
+    """Delete a model from disk: its files, and what of the cache nothing else uses.
+
+    Files in folders of yours, too, which cannot be downloaded again: it asks first. Not those of a
+    model that the config names.
+    """
     address = address_of(context, config, url, token)
-    path = f"/admin/models/{quote(model)}{'?force=true' if force else ''}"
+    path = f"/admin/models/{quote(model)}"
     try:
-        removed = ask(address, "DELETE", path, timeout_s=_DELETE_TIMEOUT_S)
+        if not is_sure:
+            _be_sure(ask(address, "GET", path)["model"])
+        order = f"{path}?force=true" if force else path
+        removed = ask(address, "DELETE", order, timeout_s=_DELETE_TIMEOUT_S)
     except RouterClientError as error:
+        if error.status == _CONFLICT and "startup_model" in str(error):
+            refuse(_STARTUP.format(model), EXIT_FAILED)
         if error.status == _CONFLICT and "force=true" in str(error):
             refuse(f"{model} is loaded; with --force it is unloaded first", EXIT_FAILED)
         if error.status == _NOT_FOUND:
             refuse(str(error), EXIT_USAGE)
-        if error.status or url is not None:
+        # One that is there and does not answer may be at it, or use the files.
+        if not isinstance(error, NobodyError) or url is not None:
             refuse(str(error), EXIT_FAILED)
-        removed = _remove_here(model, settings_here(context, config))
+        removed = _remove_here(context, config, model, force=force)
     if as_json:
         show_json(removed)
     else:
@@ -181,20 +200,38 @@ def rm(
         typer.echo(f"deleted {escaped(removed['model'])}: {in_words(removed['freed_bytes'])} freed")
 
 
-def _remove_here(model: str, settings: "Settings") -> dict[str, Any]:
+def _be_sure(found: dict[str, Any]) -> None:
+    """Have a person say that files may go which no cache has made; end the command if not."""
+    if found["source"] != _OWN_FOLDER:
+        return
+    what = f"{found['path']} ({in_words(found['size_bytes'])})"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        refuse(f"{what} is in a folder of yours; --yes deletes it all the same", EXIT_FAILED)
+    question = f"{what} is in a folder of yours. Delete it?"
+    if not typer.confirm(escaped(question), err=True):
+        refuse("nothing is deleted", EXIT_FAILED)
+
+
+def _remove_here(
+    context: typer.Context, config: Path | None, model: str, *, force: bool
+) -> dict[str, Any]:
     """Delete a model where no router runs."""
-    from llama_router.hub.download import find_cached_id
+    from llama_router.config.problems import ConfigError
+    from llama_router.hub.cached import find_cached_id
     from llama_router.hub.errors import HubError
     from llama_router.hub.removal import remove_model
 
-    cache = Path(settings.cache)
+    cache = Path(settings_here(context, config).cache)
     try:
         # Exactly the one that is named: this is not to delete what is only meant alike.
         found, ids = find_cached_id(cache, model)
         if found is None:
             there = f"; of that repository there is: {', '.join(ids)}" if ids else ""
             refuse(f"{model} is not in {cache}{there}", EXIT_USAGE)
+        _forget_startup(context, config, cache, found, force=force)
         removed = remove_model(cache, map(Path, found.paths))
+    except ConfigError as error:
+        refuse(str(error), EXIT_USAGE)
     except HubError as error:
         refuse(error.message, EXIT_USAGE if error.code in WRONG_USE else EXIT_FAILED)
     return {
@@ -205,19 +242,41 @@ def _remove_here(model: str, settings: "Settings") -> dict[str, Any]:
     }
 
 
+def _forget_startup(
+    context: typer.Context, config: Path | None, cache: Path, found: "Pulled", *, force: bool
+) -> None:
+    """Take a model that is to be deleted out of the config as startup_model; with force only.
+
+    Raises ConfigError, HubError.
+    """
+    from llama_router.cli.pull_here import serve_none_first
+    from llama_router.hub.cached import find_cached
+    from llama_router.hub.names import parse_reference
+
+    given: Overrides = context.obj or Overrides()
+    known = given.read_config(config)
+    name = known.startup_model
+    # An entry may have the name of a model that is found, and others for it.
+    name = next((entry.name for entry in known.models if name in entry.aliases), name)
+    files = [Path(path) for path in found.paths]
+    is_startup = name in (found.model, *(word for file in files for word in (file.name, file.stem)))
+    if not is_startup and name == found.model.partition(":")[0]:
+        meant = find_cached(cache, parse_reference(name))
+        is_startup = meant is not None and meant.model == found.model
+    if is_startup and not force:
+        refuse(_STARTUP.format(found.model), EXIT_FAILED)
+    if is_startup:
+        serve_none_first(given.config_file(config))
+
+
 def settings_here(context: typer.Context, config: Path | None) -> "Settings":
     """Return what the config, if there is one, and the environment say of the hub."""
-    from llama_router.config.defaults import default_path
-    from llama_router.config.importers import load_any
     from llama_router.config.problems import ConfigError
-    from llama_router.config.schema import Config
     from llama_router.runtime.hub_service import hub_settings
 
     given: Overrides = context.obj or Overrides()
     try:
-        chosen = config or given.config_path
-        path = chosen or default_path(sys.platform, os.environ, Path.home()).path
-        loaded = load_any(path).config if chosen is not None or path.exists() else Config()
+        settings = given.read_config(config).hub
     except ConfigError as error:
         refuse(str(error), EXIT_USAGE)
-    return hub_settings(loaded.hub, os.environ, Path.home())
+    return hub_settings(settings, os.environ, Path.home())

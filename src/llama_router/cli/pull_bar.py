@@ -2,10 +2,8 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Protocol, Self
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,8 +13,10 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 from llama_router.cli.asking import in_words
+from llama_router.cli.ending import tell
 from llama_router.cli.logs import escaped
 
 _LINE_EVERY_S = 10.0
@@ -41,11 +41,11 @@ class Bar:
     def __init__(self, what: str) -> None:
         self._what = escaped(what)
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_on_one_line()),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            DownloadColumn(binary_units=True, table_column=_on_one_line()),
+            TransferSpeedColumn(table_column=_on_one_line()),
+            TimeRemainingColumn(table_column=_on_one_line()),
             console=Console(stderr=True),
         )
         self._task = self._progress.add_task(self._what, total=None)
@@ -55,12 +55,7 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_args: object) -> None:
         self._progress.stop()
 
     def show(self, done_bytes: int, total_bytes: int, note: str = "") -> None:
@@ -69,6 +64,11 @@ class Bar:
         if note and note != self._note:
             self._note = note
             self._progress.console.print(escaped(note), markup=False, highlight=False)
+
+
+def _on_one_line() -> Column:
+    """On a narrow terminal the bar gets shorter, and no number a second line."""
+    return Column(no_wrap=True)
 
 
 class Lines:
@@ -83,19 +83,14 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_args: object) -> None:
         pass
 
     def show(self, done_bytes: int, total_bytes: int, note: str = "") -> None:
         """See Watcher."""
         if note and note != self._note:
             self._note = note
-            _say(note)
+            tell(note)
         if not total_bytes:
             return
         percent = 100 * done_bytes // total_bytes
@@ -104,10 +99,4 @@ class Lines:
         is_late = now_s >= self._said_s + _LINE_EVERY_S and percent != self._said_percent
         if is_far or is_late:
             self._said_percent, self._said_s = percent, now_s
-            _say(
-                f"{self._what}: {percent} % of {in_words(total_bytes)}",
-            )
-
-
-def _say(text: str) -> None:
-    typer.echo(f"llama-router: {escaped(text)}", err=True)
+            tell(f"{self._what}: {percent} % of {in_words(total_bytes)}")

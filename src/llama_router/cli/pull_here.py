@@ -1,6 +1,5 @@
 """Downloading in this very process: where no router runs, and before one serves (``-hf``)."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Mapping
@@ -9,19 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from llama_router.cli.logs import escaped
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, tell
 
 if TYPE_CHECKING:
     from llama_router.cli.pull_bar import Watcher
     from llama_router.config.schema import Config
-    from llama_router.hub.download import Pulled
     from llama_router.hub.names import Reference
+    from llama_router.hub.progress import Pulled
     from llama_router.hub.protocol import Settings
     from llama_router.runtime.config_file import ConfigFile, Reading
 
 _SHOW_EVERY_S = 0.1
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 # Of HubError's codes: who asks otherwise may get it.
 WRONG_USE = ("bad_request", "not_found")
@@ -41,7 +38,9 @@ class PullError(Exception):
 
 def pull_here(reference: "Reference", settings: "Settings") -> "Pulled":
     """Download with a bar. Raises HubError, InterruptedPullError."""
-    # Only here: every other command starts faster without it.
+    # Only here: every other command starts faster without them.
+    import asyncio
+
     from llama_router.cli.pull_bar import watcher
 
     try:
@@ -52,19 +51,11 @@ def pull_here(reference: "Reference", settings: "Settings") -> "Pulled":
 
 
 async def _pull(reference: "Reference", settings: "Settings", shown: "Watcher") -> "Pulled":
-    from llama_router.hub.addresses import Addresses
-    from llama_router.hub.download import Download, Hub
-    from llama_router.hub.session import HubSession
+    import asyncio
 
-    addresses = Addresses(settings.endpoint, settings.allowed_hosts)
-    async with HubSession(addresses, settings.token, settings.patience) as session:
-        hub = Hub(
-            session,
-            Path(settings.cache),
-            max_parallel_files=settings.max_parallel_files,
-            bandwidth_bytes_per_s=settings.bandwidth_bytes_per_s,
-            is_offline=settings.is_offline,
-        )
+    from llama_router.hub.download import Download, open_hub
+
+    async with open_hub(settings) as hub:
         download = Download(hub, reference)
         running = asyncio.create_task(download.run(), name=f"pull {reference}")
         try:
@@ -85,7 +76,7 @@ def have_model(
 
     The hub is not asked for one that is. Raises HubError, InterruptedPullError.
     """
-    from llama_router.hub.download import find_cached
+    from llama_router.hub.cached import find_cached
     from llama_router.hub.names import parse_reference
     from llama_router.runtime.hub_service import hub_settings
 
@@ -100,9 +91,10 @@ def have_model_first(
 ) -> "tuple[Reading, str]":
     """Have the model of ``-hf`` and ``-hff``; return the config as it is then, and what to tell.
 
-    It becomes startup_model if there is none, unless the file is another program's. Raises
-    PullError, ConfigError.
+    It becomes startup_model if there is none, unless the file is another program's or could not
+    be made. Raises PullError, ConfigError.
     """
+    from llama_router.config import files
     from llama_router.hub.errors import HubError
 
     if not repo:
@@ -115,7 +107,7 @@ def have_model_first(
     except InterruptedPullError:
         message = "stopped; what has come is kept, and the same command goes on from there"
         raise PullError(message, EXIT_INTERRUPTED) from None
-    if reading.is_foreign or reading.config.startup_model:
+    if reading.is_foreign or reading.config.startup_model or not files.is_there(source.path):
         return reading, f"{pulled.model} is there"
     serve_this_first(source.path, pulled.model)
     return source.read(), f"{pulled.model} is there, and loaded at each start (startup_model)"
@@ -123,28 +115,37 @@ def have_model_first(
 
 def serve_this_first(config_path: Path, model: str) -> bool:
     """Make a model the config's startup_model if it has none; tell whether. Raises ConfigError."""
-    from llama_router.config import files
-    from llama_router.config.edit import Edit, edited
     from llama_router.config.load import load
-    from llama_router.config.problems import ConfigError, Problem
 
     if load(config_path).config.startup_model:
         return False
+    _set_startup_model(config_path, model)
+    return True
+
+
+def serve_none_first(config_path: Path) -> None:
+    """Let the config have no startup_model any more. Raises ConfigError."""
+    _set_startup_model(config_path, "")
+
+
+def _set_startup_model(config_path: Path, model: str) -> None:
+    from llama_router.config import files
+    from llama_router.config.edit import Edit, edited
+    from llama_router.config.problems import ConfigError, Problem
+
     try:
         text = files.read_bytes(config_path).decode()
         changed = edited(text, [Edit("set", ("startup_model",), model)], config_path)
         files.replace(config_path, changed.encode())
     except (files.FileError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(config_path), 0, "startup_model", str(error))]) from None
-    return True
 
 
 def kept(reference: "Reference") -> None:
     """Say that nothing is lost."""
     repeat = f"{reference.repo}{':' if reference.tag else ''}{reference.tag}"
     file = f" --file {reference.file}" if reference.file else ""
-    typer.echo(
-        f"\nllama-router: stopped; what has come is kept, and `llama-router pull"
-        f" {escaped(repeat + file)}` goes on from there",
-        err=True,
+    typer.echo(err=True)
+    tell(
+        f"stopped; what has come is kept, and `llama-router pull {repeat}{file}` goes on from there"
     )

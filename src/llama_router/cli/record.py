@@ -3,10 +3,11 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from llama_router.cli.ending import EXIT_FAILED, refuse
 from llama_router.cli.router_client import (
     Address,
     AddressError,
@@ -18,7 +19,6 @@ from llama_router.cli.router_client import (
 )
 from llama_router.cli.serving import Overrides
 
-EXIT_FAILED = 1
 _RECORDS_MAX_COUNT = 1_000_000
 
 SinceOption = Annotated[
@@ -81,11 +81,14 @@ def record(
         raise typer.BadParameter(str(error), param_hint="--since") from None
     path = store or platformdirs.user_state_path("llama-router") / STORE_FILE_NAME
     if not path.is_file():
-        _fail(f"there is no history yet: {path} does not exist; the router writes it as it serves")
+        refuse(
+            f"there is no history yet: {path} does not exist; the router writes it as it serves",
+            EXIT_FAILED,
+        )
     try:
         records = read_requests(path, from_s, _RECORDS_MAX_COUNT)
     except sqlite3.Error as error:
-        _fail(f"the store {path} cannot be read: {error}")
+        refuse(f"the store {path} cannot be read: {error}", EXIT_FAILED)
     write = trace_csv if as_csv or (out is not None and out.suffix == ".csv") else trace_lines
     lines = b"".join(write(records))
     try:
@@ -95,7 +98,7 @@ def record(
         else:
             out.write_bytes(lines)
     except OSError as error:
-        _fail(f"{out or 'stdout'} cannot be written: {error.strerror or error}")
+        refuse(f"{out or 'stdout'} cannot be written: {error.strerror or error}", EXIT_FAILED)
     if out is not None or not records:
         typer.echo(f"{len(records)} requests written to {out or 'stdout'}", err=True)
     if fleet is not None:
@@ -103,7 +106,7 @@ def record(
         try:
             address = find_address(context.obj or Overrides(), config, url, token)
         except AddressError as error:
-            _fail(str(error))
+            refuse(str(error), EXIT_FAILED)
         _write_fleet(fleet, address, names)
 
 
@@ -113,11 +116,6 @@ def _write_fleet(path: Path, address: Address, names: set[str]) -> None:
     try:
         write_fleet(path, ask_fleet(address, names))
     except (NoFiguresError, RouterClientError) as error:
-        _fail(f"--models: {error}")
+        refuse(f"--models: {error}", EXIT_FAILED)
     except OSError as error:
-        _fail(f"{path} cannot be written: {error.strerror or error}")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"llama-router: {message}", err=True)
-    raise typer.Exit(EXIT_FAILED)
+        refuse(f"{path} cannot be written: {error.strerror or error}", EXIT_FAILED)

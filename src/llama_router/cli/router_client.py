@@ -1,9 +1,7 @@
 """Asking a router that runs, over its own API; and the options that say where it is."""
 
 import json
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +13,7 @@ import typer
 from llama_router.cli.serving import Overrides
 
 if TYPE_CHECKING:
-    from http.client import HTTPConnection
+    from http.client import HTTPConnection, HTTPResponse
 
     from llama_router.config.schema import Config, RouterSettings
 
@@ -37,6 +35,11 @@ _HOW_TO_SAY_WHO = (
     "say who you are with --token, or in LLAMA_ROUTER_TOKEN: the admin token, or a key that opens"
     " this (`llama-router keys add NAME --scope admin` makes one while no router runs)"
 )
+# What the API refers its clients to, and what does the same here.
+_COMMANDS = (
+    ("GET /v1/models", "`llama-router models`"),
+    ("GET /logs/MODEL", "`llama-router logs MODEL`"),
+)
 _ELSEWHERE = "or say where the router is with --url, and --token if it wants one"
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
@@ -46,7 +49,12 @@ ConfigOption = Annotated[
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="Another router, such as http://gpu-box:8082."),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        envvar="LLAMA_ROUTER_URL",
+        help="Another router, such as http://gpu-box:8082.",
+    ),
 ]
 TokenOption = Annotated[
     str | None,
@@ -108,17 +116,10 @@ def find_address(
 
 def config_of(given: Overrides, config_path: Path | None) -> "Config":
     """Return the config that a router here would run by. Raises AddressError."""
-    from llama_router.config.defaults import default_path
-    from llama_router.config.importers import load_any
     from llama_router.config.problems import ConfigError
-    from llama_router.config.schema import Config
 
-    chosen = config_path or given.config_path
-    path = chosen or default_path(sys.platform, os.environ, Path.home()).path
-    if chosen is None and not path.exists():
-        return Config()
     try:
-        return load_any(path, rewrite=False).config
+        return given.read_config(config_path)
     except ConfigError as error:
         raise AddressError(f"{error}\n{_ELSEWHERE}") from None
 
@@ -190,6 +191,8 @@ def _read(address: Address, status: int, data: bytes) -> Any:  # noqa: ANN401 - 
         return found
     match found:
         case {"error": {"message": str(message)} as error}:
+            for route, command in _COMMANDS:
+                message = message.replace(route, command)
             if error.get("code") in _KEY_CODES and error.get("param") is None:
                 message = f"{message}\n{_HOW_TO_SAY_WHO}"
             raise RouterClientError(message, status)
@@ -201,7 +204,7 @@ def follow(address: Address, path: str) -> Iterator[str]:
 
     Raises AddressError, RouterClientError.
     """
-    from http.client import HTTPException
+    from http.client import HTTPException, IncompleteRead
 
     connection, prefix = _connection(address.url, _FOLLOW_SILENCE_S)
     try:
@@ -209,16 +212,36 @@ def follow(address: Address, path: str) -> Iterator[str]:
         with connection.getresponse() as answer:
             if answer.status != _OK:
                 _read(address, answer.status, answer.read(_MAX_ANSWER_BYTES + 1))
-            while line := answer.readline(_MAX_LINE_BYTES):
-                yield line.decode("utf-8", "replace").rstrip("\n")
+            for line in _lines(answer):
+                yield line.decode("utf-8", "replace")
     except ConnectionRefusedError:
         raise NobodyError(_nobody(address)) from None
     except TimeoutError:
         raise RouterClientError(f"the router at {address.url} has gone silent") from None
+    except IncompleteRead:
+        raise RouterClientError(
+            f"the router at {address.url} has cut this off: it ends, or the key was taken back"
+        ) from None
     except (OSError, HTTPException) as error:
         raise RouterClientError(f"the router at {address.url} has gone: {error}") from None
     finally:
         connection.close()
+
+
+def _lines(answer: "HTTPResponse") -> Iterator[bytes]:
+    """Give the lines of an answer without their ends, in pieces where they are too long.
+
+    Not by ``readline``, which takes an answer that is cut off for one that has ended.
+    """
+    rest = b""
+    while piece := answer.read1(_MAX_LINE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+        if len(rest) >= _MAX_LINE_BYTES:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
 
 
 def _credentials(address: Address) -> dict[str, str]:
@@ -228,7 +251,7 @@ def _credentials(address: Address) -> dict[str, str]:
 def _nobody(address: Address) -> str:
     return (
         f"no router answers at {address.url}: start one with `llama-router`, or say where it "
-        "is with --config or --url"
+        "is with --config, --url or LLAMA_ROUTER_URL"
     )
 
 

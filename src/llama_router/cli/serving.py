@@ -1,8 +1,7 @@
 """Starting the router from the command line, and saying what a person needs to know of it."""
 
-import asyncio
 import contextlib
-import logging
+import gc
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama_router import __version__
+from llama_router.cli.ending import EXIT_FAILED, EXIT_USAGE, tell
 from llama_router.cli.logs import LogQueue, escaped
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from llama_router.runtime.app import Router
     from llama_router.runtime.config_file import ConfigFile, Reading
 
-_log = logging.getLogger(__name__)
-
-EXIT_FAILED = 1
-# A config that cannot be used, as for wrong usage.
-EXIT_CONFIG = 2
 _MODELS_SHOWN_COUNT = 12
 # What is written is YAML.
 _CREATED_SUFFIXES = (".yaml", ".yml")
@@ -62,6 +57,30 @@ class Overrides:
         said = {name: getattr(self, name) for name in ("host", "port", "log_level")}
         return {name: value for name, value in said.items() if value is not None}
 
+    def config_file(self, named: Path | None = None) -> Path:
+        """Return the config file: the one ``named`` after the command, or before it, or the usual.
+
+        The usual one need not be there.
+        """
+        from llama_router.config.defaults import default_path
+
+        chosen = named or self.config_path
+        return chosen or default_path(sys.platform, os.environ, Path.home()).path
+
+    def read_config(self, named: Path | None = None) -> "Config":
+        """Return what that file says; all defaults where the usual one is not there.
+
+        The file stays as it is, also one of an early form. Raises ConfigError.
+        """
+        from llama_router.config import files
+        from llama_router.config.importers import load_any
+        from llama_router.config.schema import Config
+
+        path = self.config_file(named)
+        if not (named or self.config_path or files.is_there(path)):
+            return Config()
+        return load_any(path, rewrite=False).config
+
     def folders(self) -> tuple[str, ...]:
         """Return the folders of models that are added."""
         return tuple(str(folder.expanduser().absolute()) for folder in self.models_dirs)
@@ -72,42 +91,61 @@ def serve(overrides: Overrides) -> int:
     import platformdirs
 
     from llama_router.cli.pull_here import PullError, have_model_first
-    from llama_router.config.defaults import create_default, default_path, refresh_schema
+    from llama_router.config.defaults import refresh_schema
     from llama_router.config.problems import ConfigError
     from llama_router.runtime.config_file import ConfigFile
     from llama_router.store.keys import KEYS_FILE_NAME
 
     try:
-        path = overrides.config_path
-        if path is None:
-            found = default_path(sys.platform, os.environ, Path.home())
-            path = found.path
-            if found.note:
-                _tell(found.note)
-            if not path.exists():
-                create_default(path)
-                _tell(f"created {path}")
-        elif path.suffix in _CREATED_SUFFIXES and not path.exists() and path.parent.is_dir():
-            create_default(path)
-            _tell(f"created {path}")
+        path, text = _have_config(overrides.config_path)
         key_file = platformdirs.user_state_path("llama-router") / KEYS_FILE_NAME
-        source = ConfigFile(path, overrides.settings(), overrides.folders(), key_file)
+        source = ConfigFile(path, overrides.settings(), overrides.folders(), key_file, text)
         reading = source.read()
         refresh_schema(path)
     except ConfigError as error:
         return _refuse(str(error))
     for warning in reading.warnings:
-        _tell(str(warning))
+        tell(str(warning))
     if overrides.hf_repo or overrides.hf_file:
         try:
             reading, said = have_model_first(source, reading, overrides.hf_repo, overrides.hf_file)
         except ConfigError as error:
             return _refuse(str(error))
         except PullError as error:
-            _tell(str(error))
+            tell(str(error))
             return error.status
-        _tell(said)
+        tell(said)
     return _run(reading, source, overrides.import_dirs)
+
+
+def _have_config(chosen: Path | None) -> tuple[Path, str]:
+    """Return where the config is, written if it is not there yet, and what holds until it is.
+
+    Raises ConfigError.
+    """
+    from llama_router.config import files
+    from llama_router.config.defaults import TEMPLATE, create_default, default_path
+    from llama_router.config.problems import ConfigError
+
+    if chosen is not None:
+        is_wanted = chosen.suffix in _CREATED_SUFFIXES and files.is_folder(chosen.parent)
+        if is_wanted and not files.is_there(chosen):
+            create_default(chosen)
+            tell(f"created {chosen}")
+        return chosen, ""
+    found = default_path(sys.platform, os.environ, Path.home())
+    if found.note:
+        tell(found.note)
+    if files.is_there(found.path):
+        return found.path, ""
+    try:
+        create_default(found.path)
+    except ConfigError as error:
+        # Nothing in it is needed.
+        tell(f"{error}; until there is one, the defaults hold")
+        return found.path, TEMPLATE
+    tell(f"created {found.path}")
+    return found.path, ""
 
 
 def demo(overrides: Overrides) -> int:
@@ -123,7 +161,7 @@ def demo(overrides: Overrides) -> int:
     try:
         make_demo_models(folder)
     except OSError as error:
-        _tell(f"the demo's models cannot be made in {folder}: {error}")
+        tell(f"the demo's models cannot be made in {folder}: {error}")
         return EXIT_FAILED
     # They would all fit into memory, and a swap is to be seen.
     config = Config(router=RouterSettings(max_loaded=1, models_dirs=(str(folder),)))
@@ -136,24 +174,19 @@ def demo(overrides: Overrides) -> int:
 
 def _refuse(message: str) -> int:
     for line in message.splitlines():
-        _tell(line)
-    return EXIT_CONFIG
-
-
-def _tell(message: str) -> None:
-    typer.echo(f"llama-router: {escaped(message)}", err=True)
+        tell(line)
+    return EXIT_USAGE
 
 
 def _run(
     reading: "Reading", source: "ConfigFile | None" = None, import_dirs: tuple[Path, ...] = ()
 ) -> int:
     """Run the router with what was read from ``source``; without, it is the demo."""
-    router = reading.config.router
-    for folder in router.models_dirs:
-        if not Path(folder).is_dir():
-            _tell(f"the models folder {folder} does not exist")
-    with LogQueue(router.log_level):
+    with LogQueue(reading.config.router.log_level):
         if sys.platform == "win32":
+            # Every command imports this module, and asyncio takes as long as all the rest of that.
+            import asyncio
+
             status = asyncio.run(_serve(reading, source, import_dirs))
         else:
             import uvloop
@@ -167,15 +200,17 @@ async def _serve(
 ) -> int:
     import platformdirs
 
+    from llama_router.config.problems import Issue
     from llama_router.engines.host import HostError
     from llama_router.proxy.server import BindError
     from llama_router.runtime.app import Router, StartError, UnknownStartupModelError
+    from llama_router.runtime.config_file import located
 
     state_dir = platformdirs.user_state_path("llama-router")
     try:
         _check_state_dir(state_dir)
     except OSError as error:
-        _tell(
+        tell(
             f"the router's state cannot be kept in {state_dir}: {error.strerror or error}; make it"
             " writable, or set XDG_STATE_HOME to another folder"
         )
@@ -189,15 +224,19 @@ async def _serve(
         has_caches=source is not None,
     )
     router.install_signal_handlers()
+    # What imports have made stays; to look through it at the start takes a tenth of that.
+    gc.freeze()
     try:
         if not await router.start():
             return 0
     except UnknownStartupModelError as error:
         if source is None:
             raise
-        return _refuse(str(source.problem(("startup_model",), str(error))))
+        issue = Issue(("startup_model",), str(error))
+        (problem,) = located(source.path, reading, [issue])
+        return _refuse(str(problem))
     except (BindError, StartError, HostError) as error:
-        _tell(str(error))
+        tell(str(error))
         return EXIT_FAILED
     try:
         _say(_banner(router, router.config, is_demo=source is None))

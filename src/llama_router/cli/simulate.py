@@ -1,15 +1,15 @@
 """``llama-router simulate``: scheduling policies side by side, in virtual time."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from llama_router.cli.ending import EXIT_USAGE, refuse
+
 if TYPE_CHECKING:
     from llama_router.simulator.experiments import Case, Shape
-
-EXIT_USAGE = 2
 
 
 TraceArgument = Annotated[
@@ -121,9 +121,9 @@ def simulate(
     chosen = policies or list(SCHEDULERS)
     for name in [*chosen, *([calibrate] if calibrate else [])]:
         if name not in SCHEDULERS:
-            _fail(f"there is no policy '{name}'; there are {', '.join(SCHEDULERS)}")
+            refuse(f"there is no policy '{name}'; there are {', '.join(SCHEDULERS)}", EXIT_USAGE)
     if plot is not None and plot.suffix.lower() != ".svg":
-        _fail(f"{plot}: what is drawn is SVG: name a file .svg")
+        refuse(f"{plot}: what is drawn is SVG: name a file .svg", EXIT_USAGE)
     settings = CoreSettings() if max_wait_s is None else CoreSettings(max_wait_s=max_wait_s)
     shape = Shape(models_count, requests, rate, room_for)
     try:
@@ -136,7 +136,7 @@ def simulate(
             _draw(plot, cases[0], chosen, settings)
         least = _least(cases, settings.max_wait_s) if optimum else None
     except (TraceError, FleetError, SimulationError) as error:
-        _fail(str(error))
+        refuse(str(error), EXIT_USAGE)
     typer.echo(to_json(summaries) if as_json else table(summaries))
     if least is not None:
         typer.echo(least, err=as_json)
@@ -154,9 +154,9 @@ def _generated(
     from llama_router.simulator.experiments import GENERATORS, rate_for_attainment
 
     if fleet is not None:
-        _fail("--models goes with a TRACE; made-up traces make their models")
+        refuse("--models goes with a TRACE; made-up traces make their models", EXIT_USAGE)
     if name not in GENERATORS:
-        _fail(f"there is no generator '{name}'; there are {', '.join(GENERATORS)}")
+        refuse(f"there is no generator '{name}'; there are {', '.join(GENERATORS)}", EXIT_USAGE)
     generator = GENERATORS[name]
     cases = []
     for seed in seeds:
@@ -190,7 +190,7 @@ def _draw(path: Path, case: "Case", policies: list[str], settings: object) -> No
     try:
         path.write_text(wait_plot(waits, "How long requests waited"), encoding="utf-8")
     except OSError as error:
-        _fail(f"{path}: cannot be written: {error}")
+        refuse(f"{path}: cannot be written: {error}", EXIT_USAGE)
 
 
 def _least(cases: "list[Case]", max_wait_s: float) -> str:
@@ -216,8 +216,3 @@ def _least(cases: "list[Case]", max_wait_s: float) -> str:
         f" {bound_s:.1f} s"
     )
     return "\n".join(lines)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"llama-router: {message}", err=True)
-    raise typer.Exit(EXIT_USAGE)

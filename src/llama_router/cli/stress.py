@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from llama_router.cli import stress_processes, stress_simulation
+from llama_router.cli.ending import refuse
 
 EXIT_VIOLATED = 1
 EXIT_UNUSABLE = 2
@@ -75,11 +76,9 @@ def stress(
     machine's.
     """
     if sys.platform == "win32" and layer is not Layer.SIMULATION:
-        typer.echo(
-            "llama-router: real processes are put under stress on POSIX only: --layer simulation",
-            err=True,
+        refuse(
+            "real processes are put under stress on POSIX only: --layer simulation", EXIT_UNUSABLE
         )
-        raise typer.Exit(EXIT_UNUSABLE)
     first = secrets.randbelow(_SEED_LIMIT) if seed is None else seed
     typer.echo(f"seed={first}", err=True)
     outcome: dict[str, Any] = {"seed": first}
@@ -118,8 +117,7 @@ def _processes(seed: int, minutes: float, outcome: dict[str, Any] | None) -> boo
     try:
         report, log = stress_processes.run_processes(seed, minutes, _say)
     except stress_processes.StressRunError as error:
-        typer.echo(f"llama-router: {error}", err=True)
-        raise typer.Exit(EXIT_UNUSABLE) from None
+        refuse(str(error), EXIT_UNUSABLE)
     if outcome is None:
         typer.echo(report.table())
     else:

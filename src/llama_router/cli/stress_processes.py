@@ -1,6 +1,5 @@
 """The layer of real processes of ``llama-router stress``: a router under faults and load."""
 
-import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,6 +25,9 @@ def run_processes(
 
     Raises StressRunError.
     """
+    # Every command imports this module, and asyncio takes as long as all the rest of that.
+    import asyncio
+
     from llama_router.stress.router_process import RouterStartError
     from llama_router.stress.run import run
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_router.config import matrix as dsl
 from llama_router.config.name_clashes import names_claimed, peers_doubted
+from llama_router.config.plain import list_of
 from llama_router.config.problems import Issue, Keys, format_keys
 from llama_router.config.schema import (
     Config,
@@ -27,8 +28,8 @@ def claims(content: Mapping[str, Any]) -> Iterator[Issue]:
     yield from names_claimed(content)
     yield from _templates(content)
     if isinstance(router, dict):
-        yield from _keys(_list(router.get("api_keys")))
-        yield from _preload(_list(router.get("preload")))
+        yield from _keys(list_of(router.get("api_keys")))
+        yield from _preload(list_of(router.get("preload")))
 
 
 def contradictions(config: Config) -> Iterator[Issue]:
@@ -191,12 +192,12 @@ def _matrix_doubts(matrix: MatrixSettings) -> Iterator[Issue]:
 def _templates(content: Mapping[str, Any]) -> Iterator[Issue]:
     templates = content.get("templates")
     known = [str(name) for name in templates] if isinstance(templates, dict) else []
-    for index, model in enumerate(_list(content.get("models"))):
+    for index, model in enumerate(list_of(content.get("models"))):
         named = model.get("template") if isinstance(model, dict) else None
         keys: Keys = ("models", index, "template")
         places: list[tuple[Keys, Any]] = [(keys, named)]
         if not isinstance(named, str):
-            places = [((*keys, number), name) for number, name in enumerate(_list(named))]
+            places = [((*keys, number), name) for number, name in enumerate(list_of(named))]
         for place, name in places:
             if isinstance(name, str) and name not in known:
                 yield Issue(place, f"there is no template {name}{_hint(name, known)}")
@@ -224,7 +225,3 @@ def _preload(names: Sequence[Any]) -> Iterator[Issue]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Issue(("router", "preload", index), "is named twice")
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_router.config.fields import CommandCheck
+from llama_router.config.plain import list_of, mapping_of
 from llama_router.config.problems import Issue, Keys
 
 _PORT = "$port"
@@ -18,15 +19,14 @@ def command_issues(content: Mapping[str, Any], check: CommandCheck) -> Iterator[
     """
     common = _address(content.get("default_spawn"))
     yield from _spawn(content.get("default_spawn"), ("default_spawn",), common, check)
-    defaults, templates = _dict(content.get("defaults")), _dict(content.get("templates"))
+    defaults, templates = mapping_of(content.get("defaults")), mapping_of(content.get("templates"))
     common = _address(defaults.get("spawn")) or common
     yield from _spawn(defaults.get("spawn"), ("defaults", "spawn"), common, check)
     for name, template in templates.items():
-        spawn = _dict(template).get("spawn")
+        spawn = mapping_of(template).get("spawn")
         yield from _spawn(spawn, ("templates", name, "spawn"), _address(spawn) or common, check)
-    models = content.get("models")
-    for index, model in enumerate(models if isinstance(models, list | tuple) else ()):
-        spawn = _dict(model).get("spawn")
+    for index, model in enumerate(list_of(content.get("models"))):
+        spawn = mapping_of(model).get("spawn")
         if not isinstance(spawn, dict):
             continue
         address = _address(spawn) or _of_templates(model, templates) or common
@@ -59,28 +59,20 @@ def _issue(keys: Keys, command: Sequence[str], check: CommandCheck) -> Iterator[
 
 def _command(value: object) -> list[str]:
     """Return the command; nothing for what is none."""
-    words = list(_list(value))
+    words = list(list_of(value))
     return words if all(isinstance(word, str) for word in words) else []
 
 
 def _of_templates(model: Mapping[str, Any], templates: Mapping[str, Any]) -> str:
     names = model.get("template", ())
-    for name in reversed([names] if isinstance(names, str) else list(_list(names))):
+    for name in reversed([names] if isinstance(names, str) else list(list_of(names))):
         template = templates.get(name) if isinstance(name, str) else None
-        address = _address(_dict(template).get("spawn"))
+        address = _address(mapping_of(template).get("spawn"))
         if address:
             return address
     return ""
 
 
 def _address(spawn: object) -> str:
-    address = _dict(spawn).get("address")
+    address = mapping_of(spawn).get("address")
     return address if isinstance(address, str) else ""
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()

@@ -1,6 +1,7 @@
 """Where the config is when nobody says so, and what the first run writes there."""
 
 import json
+import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def default_path(platform: str, env: Mapping[str, str], home: Path) -> DefaultPa
     """
     path = _config_folder(platform, env, home) / FILE_NAME
     original = home / ".config" / "llama.cpp" / "router-config.json"
-    if not path.exists() and original.is_file():
+    if not files.is_there(path) and files.is_there(original):
         return DefaultPath(
             original, f"using the original llama-router's config; {path} would come first"
         )
@@ -117,7 +118,7 @@ def create_default(path: Path) -> None:
     Beside it gets its schema, for editors. Two first starts at once are harmless: both write the
     same. Raises ConfigError.
     """
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):  # links to nowhere, too
         return
     text = TEMPLATE.replace(SCHEMA_NAME, schema_path(path).name, 1)
     try:
@@ -139,11 +140,11 @@ def refresh_schema(path: Path) -> bool:
     Reads and writes files: not for an event loop.
     """
     target = schema_path(path)
-    content = json.dumps(json_schema(), indent=1, ensure_ascii=False).encode() + b"\n"
     try:
         head = files.read_bytes(path)[:_HEAD_MAX_BYTES]
         if f"$schema={target.name}".encode() not in head:
             return False
+        content = json.dumps(json_schema(), indent=1, ensure_ascii=False).encode() + b"\n"
         if target.exists() and files.read_bytes(target) == content:
             return True
         files.replace(target, content)

@@ -20,6 +20,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from llama_router.config.problems import ConfigError, Issue, Keys, Problem, format_keys
+from llama_router.config.syntax import in_words
 from llama_router.config.yaml_text import style_of
 
 # Sections of which not the router knows what their values mean.
@@ -109,10 +110,8 @@ class Document:
         except RecursionError:
             raise self._error(1, f"is nested deeper than {DEPTH_MAX_LEVELS} levels") from None
         except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            message = ", ".join(part for part in (error.context, error.problem) if part)
-            place = (mark.line + 1, mark.column + 1) if mark else (1, 0)
-            raise self._error(place[0], message, place[1]) from None
+            message, line, column = in_words(error)
+            raise self._error(line, message, column) from None
         except ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
@@ -202,10 +201,6 @@ class Document:
     def line_of(self, keys: Keys) -> int:
         """Give the line of a key or list item, or of the nearest thing around it that has one."""
         return self.place_of(keys)[0]
-
-    def column_of(self, keys: Keys) -> int:
-        """Give the column in that line, counted from 1."""
-        return self.place_of(keys)[1]
 
     def problem(self, issue: Issue) -> Problem:
         """Look up where an issue is."""

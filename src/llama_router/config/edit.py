@@ -23,7 +23,7 @@ from llama_router.config.document import Document
 from llama_router.config.local_only import LocalOnlyError, refuse_change
 from llama_router.config.places import PlaceError, comments_of, compose, line_end
 from llama_router.config.problems import ConfigError, Issue, Keys, Problem, format_keys
-from llama_router.config.splice import SpliceError, remove_value, set_value
+from llama_router.config.splice import SpliceError, add_values, remove_value, set_value
 from llama_router.config.values import check_json
 from llama_router.config.yaml_text import Style, style_of
 
@@ -32,6 +32,7 @@ __all__ = [
     "Edit",
     "LocalOnlyError",
     "edited",
+    "edited_document",
     "etag",
     "refuse_local_only",
     "write",
@@ -57,6 +58,17 @@ class Edit:
     op: Literal["set", "remove"]
     path: Keys
     value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Addition:
+    """Values that go behind the last of the list at ``path``: put into the text in one go.
+
+    Each place is looked up in the whole text, which takes its time with hundreds of models.
+    """
+
+    path: Keys
+    values: list[Any]
 
 
 class ChangedError(Exception):
@@ -89,40 +101,54 @@ def etag(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def edited(text: str, edits: Sequence[Edit], path: Path) -> str:
-    """Return the text of the file at ``path`` with the edits made, in their order.
+def edited(
+    text: str, edits: Sequence[Edit], path: Path, *, max_count: int = EDITS_MAX_COUNT
+) -> str:
+    """Return the text of the file at ``path`` with the edits made, see ``edited_document``."""
+    return edited_document(text, edits, path, max_count=max_count).text
 
-    The outcome is not held against the schema. What is as it should be already is not touched, so
+
+def edited_document(
+    text: str, edits: Sequence[Edit], path: Path, *, max_count: int = EDITS_MAX_COUNT
+) -> Document:
+    """Return the file at ``path``, which says ``text``, with the edits made, in their order.
+
+    It is parsed once, to see that it says what was meant: whoever wants to load it need not do so
+    again. It is not held against the schema. What is as it should be already is not touched, so
     that the same edit twice is as once. Raises ConfigError for an edit that cannot be made.
     """
-    if len(edits) > EDITS_MAX_COUNT:
-        raise _error(path, (), f"at most {EDITS_MAX_COUNT} changes can be made at a time")
+    if len(edits) > max_count:
+        raise _error(path, (), f"at most {max_count} changes can be made at a time")
     document = Document(text, path)
     content = document.plain()[0]
     style = style_of(text, is_json=document.is_json)
     wanted: dict[str, Any] = copy.deepcopy(content)
-    made: str | None = text
     steps: list[Edit] = []
+    splices: list[Edit | _Addition] = []
     for edit in edits:
         try:
             more = list(_steps(wanted, _whole(edit, wanted)))
         except ValueError as error:
             raise ConfigError([document.problem(Issue(edit.path, str(error)))]) from None
         for step in more:
+            _plan(splices, step, wanted)
             _apply(wanted, step)
-            made = None if made is None else _spliced(made, step, style)
         steps += more
     if not steps:
-        return text
-    if made is None or not _means(made, wanted, path):
-        made = _written_anew(document, steps)
-        if not _means(made, wanted, path):
+        return document
+    made: str | None = text
+    for splice in splices:
+        made = None if made is None else _spliced(made, splice, style)
+    outcome = None if made is None else _meant(made, wanted, path)
+    if outcome is None:
+        outcome = _meant(_written_anew(document, steps), wanted, path)
+        if outcome is None:
             place = edits[0].path if len(edits) == 1 else ()
             message = "cannot be changed as it is written; change it in the file"
             raise ConfigError([document.problem(Issue(place, message))])
-    if len(made.encode("utf-8", "surrogatepass")) > files.FILE_MAX_BYTES:
+    if len(outcome.text.encode("utf-8", "surrogatepass")) > files.FILE_MAX_BYTES:
         raise _error(path, (), files.TOO_LONG)
-    return made
+    return outcome
 
 
 def _whole(edit: Edit, content: Any) -> Edit:  # noqa: ANN401 - any value of a config
@@ -138,6 +164,8 @@ def _whole(edit: Edit, content: Any) -> Edit:  # noqa: ANN401 - any value of a c
             name, items = key.removeprefix(_BY_NAME), node or []
             index = _index_of(items, name)
             if index == len(items):
+                if owner := _owner_of(items, name):
+                    raise ValueError(f"{name} is an alias of {owner}: write models[{owner}]")
                 rest = edit.path[depth + 1 :]
                 value = _named(name, rest, value)
                 if _is_of_a_found_model(edit.path):
@@ -155,6 +183,18 @@ def _index_of(items: Sequence[Any], name: str) -> int:
         if isinstance(item, dict) and item.get("name") == name:
             return index
     return len(items)
+
+
+def _owner_of(items: Sequence[Any], alias: str) -> str:
+    """Return the name of the entry that has this alias; "" if none has."""
+    for item in items:
+        if isinstance(item, dict) and alias in _texts(item.get("aliases")):
+            return str(item.get("name", ""))
+    return ""
+
+
+def _texts(value: Any) -> list[Any]:  # noqa: ANN401 - as above
+    return value if isinstance(value, list) else []
 
 
 def _named(name: str, rest: Keys, value: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
@@ -183,7 +223,8 @@ def _steps(content: Any, edit: Edit) -> Iterator[Edit]:  # noqa: ANN401 - as abo
     node = content
     for key in edit.path:
         if isinstance(node, list) and (not isinstance(key, int) or not 0 <= key <= len(node)):
-            raise ValueError(f"has no item {key}; it has {len(node)}")
+            hint = f"; write [{key}]" if isinstance(key, str) else ""
+            raise ValueError(f"has no item {key}; it has {len(node)}{hint}")
         if isinstance(node, dict) and not isinstance(key, str):
             raise ValueError("has keys, not numbers")  # noqa: TRY004 - one kind for all of these
         if node is not None and not isinstance(node, dict | list):
@@ -246,8 +287,25 @@ def _put(node: Any, key: str | int, value: Any) -> None:  # noqa: ANN401 - as ab
         node[key] = value
 
 
-def _spliced(text: str, step: Edit, style: Style) -> str | None:
+def _plan(splices: list[Edit | _Addition], step: Edit, content: Any) -> None:  # noqa: ANN401 - as above
+    """Add a step, which has not been made in ``content``, to what is put into the text."""
+    path, node = step.path[:-1], content
+    for key in path:
+        node = _get(node, key)
+    if not isinstance(node, list) or not node or step.path[-1] != len(node):
+        splices.append(step)
+        return
+    last = splices[-1] if splices else None
+    if isinstance(last, _Addition) and last.path == path:
+        last.values.append(step.value)
+    else:
+        splices.append(_Addition(path, [step.value]))
+
+
+def _spliced(text: str, step: Edit | _Addition, style: Style) -> str | None:
     try:
+        if isinstance(step, _Addition):
+            return add_values(text, step.path, step.values, style)
         if step.op == "remove":
             return remove_value(text, step.path, style)
         return set_value(text, step.path, step.value, style)
@@ -255,12 +313,14 @@ def _spliced(text: str, step: Edit, style: Style) -> str | None:
         return None
 
 
-def _means(text: str, wanted: dict[str, Any], path: Path) -> bool:
+def _meant(text: str, wanted: dict[str, Any], path: Path) -> Document | None:
+    """Return a text parsed if it says what is wanted."""
     try:
-        content, issues = Document(text, path).plain()
+        document = Document(text, path)
+        content, issues = document.plain()
     except ConfigError:
-        return False
-    return not issues and _same_settings(content, wanted)
+        return None
+    return document if not issues and _same_settings(content, wanted) else None
 
 
 def _same_settings(one: Any, other: Any) -> bool:  # noqa: ANN401 - as above

@@ -19,6 +19,19 @@ class FileError(Exception):
     """A file cannot be read or written; the text says why, without the file's name."""
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is something; nothing is where nobody lets us look.
+
+    Before Python 3.14, ``Path.exists`` raises where a folder may not be entered.
+    """
+    return os.path.exists(path)  # noqa: PTH110 - see above
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder, as ``is_there`` does."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a regular file of at most FILE_MAX_BYTES.
 

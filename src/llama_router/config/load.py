@@ -83,11 +83,22 @@ def load_text(
     """
     if len(text.encode("utf-8", "surrogatepass")) > files.FILE_MAX_BYTES:
         raise ConfigError([Problem(str(path), 0, "", files.TOO_LONG)])
-    document = Document(text, path)
+    return load_document(Document(text, path), check_command=check_command, home=home, env=env)
+
+
+def load_document(
+    document: Document,
+    *,
+    check_command: CommandCheck | None = None,
+    home: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> LoadedConfig:
+    """Do the same with a text that is parsed already; early forms are rewritten in ``document``."""
     # Migration changes the document, places and all: what it says is looked up in another.
     check = _Check(check_command, home or Path.home(), os.environ if env is None else env)
     loaded, issues = check(document)
-    warnings = _problems(Document(text, path), issues) if issues else []
+    original = Document(document.text, document.path) if issues else document
+    warnings = _problems(original, issues)
     return replace(loaded, warnings=(*warnings, *loaded.warnings))
 
 

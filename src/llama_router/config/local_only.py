@@ -4,10 +4,10 @@ Whoever has the admin token may decide how models are run, and not what: no prog
 address and no key can be put in over the network, nor a protection be taken away.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from llama_router.config.macros import has_macro
+from llama_router.config.plain import texts_of
 from llama_router.config.problems import Keys, format_keys
 
 _SPAWNS: tuple[tuple[str, ...], ...] = (
@@ -74,7 +74,7 @@ def refuse_change(path: Keys, value: Any, *, is_removal: bool) -> None:  # noqa:
             raise LocalOnlyError(message)
     # A name that is not there yet becomes the value of a new entry.
     names = ((path, key) for key in path if isinstance(key, str) and key.startswith("name="))
-    for keys, text in (*names, *_texts(value, path)):
+    for keys, text in (*names, *texts_of(value, path)):
         if has_macro(text):
             raise LocalOnlyError(
                 f"{format_keys(keys)} has a ${{macro}}, which only the file itself may have;"
@@ -86,14 +86,3 @@ def _begins_with(keys: Keys, start: Keys) -> bool:
     if len(keys) < len(start):
         return False
     return all("*" in (one, other) or one == other for one, other in zip(keys, start, strict=False))
-
-
-def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:  # noqa: ANN401 - as above
-    if isinstance(value, str):
-        yield keys, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts(item, (*keys, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*keys, index))

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llama_router.config.plain import COMMAND_KEYS
 from llama_router.config.problems import Issue, Keys, format_keys
 from llama_router.config.values import MACRO_NAME
 
@@ -27,8 +28,6 @@ DEPTH_MAX_LEVELS = 32
 _TOKEN = re.compile(r"\$\$\{|\$\{(?P<name>[^{}\n]*)\}|\$\{")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV = "env."
-# Where `$name` is a placeholder, so that a plain dollar sign is written twice.
-_COMMANDS = frozenset({"command", "stop_command"})
 _TOO_LONG = f"stands for more than {VALUE_MAX_CHARS // 1024} KiB of text"
 _HOW_TO_WRITE = "write ${name} or ${env.NAME}, and $${ for a plain ${"
 
@@ -256,7 +255,8 @@ class _Expander:
     def _text(self, text: str, keys: Keys, scope: _Scope) -> Any:  # noqa: ANN401 - a macro may be a number
         if "${" not in text:
             return text
-        is_command = len(keys) > 1 and keys[-2] in _COMMANDS and isinstance(keys[-1], int)
+        # There `$name` is a placeholder, so that a plain dollar sign is written twice.
+        is_command = len(keys) > 1 and keys[-2] in COMMAND_KEYS and isinstance(keys[-1], int)
         try:
             expansion = scope.expand(text, keys, is_command=is_command)
         except _UnknownError as error:

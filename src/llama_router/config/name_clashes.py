@@ -1,8 +1,9 @@
 """Names of models, selectors and peers' models: each leads to one thing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llama_router.config.plain import list_of, mapping_of
 from llama_router.config.problems import Issue, Keys, format_keys
 from llama_router.config.schema import Config
 
@@ -18,15 +19,15 @@ def names_claimed(content: Mapping[str, Any]) -> Iterator[Issue]:
             yield Issue(keys, f"{name} is already the name of {owners[name]}")
         else:
             owners[name] = format_keys(owner)
-    yield from _selectors(_dict(content.get("selectors")))
+    yield from _selectors(mapping_of(content.get("selectors")))
 
 
 def _claims(content: Mapping[str, Any]) -> Iterator[tuple[Keys, Keys, str]]:
     """Yield the place of each name, that of what it is the name of, and the name."""
-    for index, model in enumerate(_list(content.get("models"))):
+    for index, model in enumerate(list_of(content.get("models"))):
         if isinstance(model, dict):
             yield from _names_of(model, ("models", index))
-    for name in _dict(content.get("selectors")):
+    for name in mapping_of(content.get("selectors")):
         keys: Keys = ("selectors", name)
         yield keys, keys, name
 
@@ -46,13 +47,13 @@ def peers_doubted(config: Config) -> Iterator[Issue]:
 
 
 def _names_of(model: Mapping[str, Any], keys: Keys) -> Iterator[tuple[Keys, Keys, str]]:
-    own, aliases = model.get("name"), _list(model.get("aliases"))
+    own, aliases = model.get("name"), list_of(model.get("aliases"))
     if isinstance(own, str):
         yield (*keys, "name"), keys, own
     for number, alias in enumerate(aliases):
         if isinstance(alias, str):
             yield (*keys, "aliases", number), keys, alias
-    for name in _dict(_dict(model.get("filters")).get("set_params_by_id")):
+    for name in mapping_of(mapping_of(model.get("filters")).get("set_params_by_id")):
         # What is said of a name that the model has already makes no other of it.
         if name != own and name not in aliases:
             yield (*keys, "filters", "set_params_by_id", name), keys, name
@@ -60,18 +61,10 @@ def _names_of(model: Mapping[str, Any], keys: Keys) -> Iterator[tuple[Keys, Keys
 
 def _selectors(selectors: Mapping[str, Any]) -> Iterator[Issue]:
     for name, selector in selectors.items():
-        targets = _list(_dict(selector).get("targets"))
+        targets = list_of(mapping_of(selector).get("targets"))
         for index, target in enumerate(targets):
             keys: Keys = ("selectors", name, "targets", index)
             if isinstance(target, str) and target in selectors:
                 yield Issue(keys, f"{target} is a selector; name the models that it leads to")
             elif target in targets[:index]:
                 yield Issue(keys, "is named twice")
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()

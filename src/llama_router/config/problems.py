@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 Keys = tuple[str | int, ...]
 """Where a value is: names of keys and indices of lists, from the top of the file."""
+# More of them do not tell more.
+_ALIKE_MAX_COUNT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,19 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def shortened(problems: Sequence[Problem], what: str) -> list[Problem]:
+    """Return the first few of faults that are alike, and in place of the others their count.
+
+    They are of lines that do not belong into ``what``: many of them mean that the file is none.
+    """
+    if len(problems) <= _ALIKE_MAX_COUNT:
+        return list(problems)
+    shown, first = problems[: _ALIKE_MAX_COUNT - 1], problems[_ALIKE_MAX_COUNT - 1]
+    count = len(problems) - len(shown)
+    more = Problem(first.file, first.line, "", f"and {count} more lines like these: is it {what}?")
+    return [*shown, more]
 
 
 @dataclass(frozen=True, slots=True)

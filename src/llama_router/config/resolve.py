@@ -76,13 +76,6 @@ class Resolved:
         """Where each value is from, by its path in ``entry``, such as ``parameters.ctx-size``."""
         return dict(_origins(self.config, self.layers))
 
-    def load_deadline_s(self, size_bytes: int) -> float:
-        """How long a model of this size may take until it answers."""
-        ready_timeout_s = self.entry.ready_timeout_s
-        if ready_timeout_s is None:
-            raise AssertionError("a resolved entry has every setting of the router")
-        return ready_timeout_s + size_bytes / self.config.router.ready_bytes_per_s
-
 
 class _Shared(NamedTuple):
     """What is worked out once for a config: models without an entry are all alike."""

@@ -256,10 +256,6 @@ class RouterSettings(Section):
         "info", "Least severe messages to log."
     )
 
-    def load_deadline_s(self, size_bytes: int) -> float:
-        """How long a model of this size may take until it answers."""
-        return self.ready_timeout_s + size_bytes / self.ready_bytes_per_s
-
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on ``host``.

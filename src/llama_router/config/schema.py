@@ -100,12 +100,3 @@ class Config(Section):
         max_length=fields.LIST_MAX_COUNT,
     )
     hub: HubSettings = setting(HubSettings(), "Where models are downloaded from, and how.")
-
-    def spawn_of(self, model: ModelEntry | None = None) -> SpawnSettings:
-        """How the engine of ``model`` is started: ``default_spawn`` with its overrides."""
-        if model is None:
-            return self.default_spawn
-        changes = model.spawn.model_dump(exclude_none=True)
-        return merged(
-            self.default_spawn, changes | {"env": self.default_spawn.env | changes["env"]}
-        )

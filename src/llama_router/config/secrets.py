@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_router.config.document import Document
 from llama_router.config.places import Place, PlaceError, compose
+from llama_router.config.plain import COMMAND_KEYS, texts_of
 from llama_router.config.problems import Keys
 
 BLACKED_OUT = "********"
@@ -33,7 +34,6 @@ _SECRET_PLACES: tuple[tuple[str, ...], ...] = (
 _HARMLESS = frozenset(
     {"name", "priority", "batch", "scopes", "models", "requests_per_minute", "max_in_flight"}
 )
-_COMMANDS = frozenset({"command", "stop_command"})
 # What is shorter is no key, and part of many words.
 _MIN_CHARS = 4
 # A variable with a shorter value is more likely to be a switch.
@@ -153,7 +153,7 @@ def _spans(place: Place, keys: Keys, macros: frozenset[str]) -> Iterator[tuple[i
     if place.is_alias or place.is_empty:
         return
     if place.is_mapping or place.is_list:
-        if place.is_list and keys and keys[-1] in _COMMANDS:
+        if place.is_list and keys and keys[-1] in COMMAND_KEYS:
             arguments = [_scalar(part.value) for part in place.parts]
             for part, kept in zip(place.parts, _arguments(arguments), strict=True):
                 if kept != _scalar(part.value):
@@ -174,7 +174,7 @@ def _redacted(value: Any, keys: Keys, macros: frozenset[str]) -> Any:  # noqa: A
     if isinstance(value, dict):
         return {key: _redacted(item, (*keys, key), macros) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        if keys and keys[-1] in _COMMANDS and all(isinstance(item, str) for item in value):
+        if keys and keys[-1] in COMMAND_KEYS and all(isinstance(item, str) for item in value):
             return list(_arguments(list(value)))
         return [_redacted(item, (*keys, index), macros) for index, item in enumerate(value)]
     if value in ("", None) or not _is_secret(keys, macros) or _says_only_where(value):
@@ -234,7 +234,7 @@ def _secret_macros(content: Mapping[str, Any], place: Keys = ()) -> frozenset[st
     """Name the macros that are part of a secret, and those that are part of these."""
     macros: dict[str, list[str]] = {}
     secrets: list[str] = []
-    for keys, text in _texts(content, place):
+    for keys, text in texts_of(content, place):
         if "macros" in keys[:-1]:
             macros.setdefault(str(keys[-1]), []).append(text)
         elif _is_secret(keys, frozenset()):
@@ -258,23 +258,12 @@ def _secret_macros(content: Mapping[str, Any], place: Keys = ()) -> frozenset[st
     return frozenset(secret)
 
 
-def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:  # noqa: ANN401 - as above
-    if isinstance(value, str):
-        yield keys, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts(item, (*keys, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*keys, index))
-
-
 def _commands(value: Any, key: str = "") -> Iterator[list[str]]:  # noqa: ANN401 - as above
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _commands(item, str(name))
     elif isinstance(value, list | tuple):
-        if key in _COMMANDS and all(isinstance(item, str) for item in value):
+        if key in COMMAND_KEYS and all(isinstance(item, str) for item in value):
             yield list(value)
         else:
             for item in value:

@@ -26,6 +26,23 @@ def set_value(text: str, keys: Keys, value: Any, style: Style) -> str:  # noqa: 
     return _set(compose(text, is_json=style.is_json), keys, value, style)
 
 
+def add_values(text: str, keys: Keys, values: list[Any], style: Style) -> str:
+    """Put ``values`` behind the last item of the list at ``keys``, which has some already."""
+    place = _list_at(compose(text, is_json=style.is_json), keys)
+    return _extended(place, values, style)
+
+
+def _list_at(place: Place, keys: Keys) -> Place:
+    for key in keys:
+        part = None if place.is_alias else place.part(key)
+        if part is None:
+            raise SpliceError(_SHARED)
+        place = part.value
+    if place.is_alias or not (place.is_list and place.parts):
+        raise SpliceError(_SHARED)
+    return place
+
+
 def remove_value(text: str, keys: Keys, style: Style) -> str:
     """Take out what is at ``keys``."""
     place = compose(text, is_json=style.is_json)
@@ -100,17 +117,23 @@ def _added(place: Place, key: str | int, value: Any, style: Style) -> str:  # no
         new = [value]
     else:
         raise SpliceError("has no room for that: lists have numbers from 0, sections have keys")
-    if not place.parts:
-        return _replaced(place, new, style)
+    return _extended(place, new, style) if place.parts else _replaced(place, new, style)
+
+
+def _extended(place: Place, new: dict[str, Any] | list[Any], style: Style) -> str:
+    """Put something behind the last part of a place that has one."""
     if place.is_flow:
-        return _added_in_brackets(place, as_flow(new, style)[1:-1], style)
+        parts = [[item] for item in new] if isinstance(new, list) else [new]
+        pieces = [as_flow(part, style)[1:-1] for part in parts]
+        return _added_in_brackets(place, pieces, style)
     text = place.text
     at = line_end(text, place.end)
     lines = indented(as_block(new, style), place.body_column, style.newline)
     return f"{text[:at]}{style.newline}{lines}{text[at:]}"
 
 
-def _added_in_brackets(place: Place, piece: str, style: Style) -> str:
+def _added_in_brackets(place: Place, pieces: list[str], style: Style) -> str:
+    piece = ", ".join(pieces)
     text, first, at = place.text, place.parts[0], place.parts[-1].end
     gap = text[at : place.end - 1]
     if gap.lstrip().startswith(","):
@@ -124,7 +147,8 @@ def _added_in_brackets(place: Place, piece: str, style: Style) -> str:
     if indent.strip():
         return f"{text[:at]}{comma} {piece}{text[at:]}"
     end = line_end(text, at)
-    return f"{text[:at]}{comma}{text[at:end]}{style.newline}{indent}{piece}{text[end:]}"
+    lines = f",{style.newline}{indent}".join(pieces)
+    return f"{text[:at]}{comma}{text[at:end]}{style.newline}{indent}{lines}{text[end:]}"
 
 
 def _without(place: Place, key: str | int) -> str:

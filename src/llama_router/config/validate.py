@@ -119,7 +119,7 @@ _MESSAGES = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
-    "tuple_type": "must be a list",
+    "tuple_type": "must be a list: its items in brackets, or each in a line that begins with `- `",
     "dict_type": "must hold keys and values",
     "model_type": "must hold keys and values",
     "invalid_key": "is a key that is not text; put it in quotes",

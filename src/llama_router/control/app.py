@@ -11,18 +11,25 @@ from typing import Any
 from fastapi import FastAPI
 
 from llama_router.control.admin import add_admin_routes
-from llama_router.control.configuration import ConfigFacade, add_config_routes
+from llama_router.control.configuration import add_config_routes
 from llama_router.control.docs_page import add_docs_page
-from llama_router.control.downloads import DownloadsFacade, add_download_routes
+from llama_router.control.downloads import add_download_routes
 from llama_router.control.errors import COMMON, add_error_handlers, error_response
 from llama_router.control.events import add_event_routes
 from llama_router.control.facade import Facade
+from llama_router.control.facades import (
+    ConfigFacade,
+    DownloadsFacade,
+    KeysFacade,
+    ProfilesFacade,
+    SettingsFacade,
+)
 from llama_router.control.following import Streams
-from llama_router.control.keys import KeysFacade, add_key_routes
+from llama_router.control.keys import add_key_routes
 from llama_router.control.logs import add_log_routes
-from llama_router.control.models import SettingsFacade, add_model_routes
+from llama_router.control.models import add_model_routes
 from llama_router.control.openai import add_openai_routes
-from llama_router.control.profiles import ProfilesFacade, add_profile_routes
+from llama_router.control.profiles import add_profile_routes
 from llama_router.control.secret import SECRET_HEADER
 
 _ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorBody"}
@@ -50,9 +57,15 @@ def create_app(
     The routes over a facade that is None are not there.
     """
     streams = streams or Streams()
-    # The stock pages for these would load scripts from elsewhere: blank on an offline machine.
+    # The stock pages for these would load scripts from elsewhere: blank on an offline machine. Nor
+    # is it known here by which host and port a client has come, so nobody is sent elsewhere.
     app = FastAPI(
-        title="llama-router", version=version, docs_url=None, redoc_url=None, responses=COMMON
+        title="llama-router",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=COMMON,
     )
     add_error_handlers(app)
     add_openai_routes(app, facade, version)

@@ -1,7 +1,7 @@
 """The config file: read, edit, check, read again; and looking for models anew."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+import re
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import FastAPI, Header, Query, Request
@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue
 
 from llama_router.control.errors import declared
 from llama_router.control.facade import ControlError
-from llama_router.control.models import SettingsInfo, SettingsShape
+from llama_router.control.facades import ConfigEdit, ConfigFacade, ReloadInfo
+from llama_router.control.models import SettingsShape
 from llama_router.control.shapes import NAME_MAX_CHARS, Answer, Json, Name, Order, encoded
 
 _EDITS_MAX_COUNT = 256
@@ -19,89 +20,8 @@ _ETAG_MAX_CHARS = 256
 # That of the longest file that is read.
 _TEXT_MAX_CHARS = 4 * 1024 * 1024
 _FOLDER_MAX_CHARS = 4096
-
-
-class ConfigText(msgspec.Struct, frozen=True, kw_only=True):
-    """The config file, with its secrets blacked out; ``etag`` names exactly this version of it."""
-
-    path: str
-    text: str
-    etag: str
-
-
-class ConfigEdit(msgspec.Struct, frozen=True):
-    """One change: ``value`` set at a place of the file, or what is there removed."""
-
-    op: Literal["set", "remove"]
-    path: tuple[str | int, ...]
-    value: object = None
-
-
-class ProblemInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with a config, and where; ``line`` and ``column`` from 1, 0 if not known."""
-
-    message: str
-    key: str = ""
-    file: str = ""
-    line: int = 0
-    column: int = 0
-
-
-class ReloadInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What reading the config anew has changed, as models' ids.
-
-    ``restart_needed``: settings that have changed in the file and take a restart.
-    """
-
-    changed: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    restart_needed: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-class RescanInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How many models have come, gone and changed on disk."""
-
-    new_models: int
-    removed: int
-    changed: int = 0
-
-
-class ImportInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a folder has brought: models' ids; ``skipped`` were there already."""
-
-    added: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-class ConfigFacade(Protocol):
-    """What the runtime does for these routes. Everything raises ControlError."""
-
-    async def text(self) -> ConfigText:
-        """Return the file as it is now."""
-
-    async def resolved(self, name: str) -> SettingsInfo:
-        """Return how a model is run, and where each setting comes from."""
-
-    async def edit(self, edits: Sequence[ConfigEdit], etag: str) -> tuple[str, ReloadInfo]:
-        """Change the file, if it still is the version ``etag``; return what it is then."""
-
-    async def validate(self, text: str) -> Sequence[ProblemInfo]:
-        """Return what would be wrong with this text as the config."""
-
-    async def schema(self) -> bytes:
-        """Return the config's JSON Schema, as JSON."""
-
-    async def reload(self) -> ReloadInfo:
-        """Read the file anew."""
-
-    async def rescan(self) -> RescanInfo:
-        """Look for models on disk anew."""
-
-    async def import_folder(self, path: str, state: str) -> ImportInfo:
-        """Take all models below a folder into the config."""
+# RFC 9110, section 8.8.3; without its quotes it is as clear.
+_ETAG = re.compile(r'\s*(?:W/)?(?:"([^"]*)"|([^\s",*]+))\s*')
 
 
 class ConfigShape(Answer):
@@ -192,6 +112,7 @@ class RescanShape(Answer):
     new_models: int
     removed: int
     changed: int
+    warnings: list[str]
 
 
 class ImportOrder(Order):
@@ -233,11 +154,12 @@ def _add_file(app: FastAPI, facade: ConfigFacade) -> None:
         order: EditsOrder,
         if_match: Annotated[str | None, Header(max_length=_ETAG_MAX_CHARS)] = None,
     ) -> Response:
-        if if_match is None:
+        known = _etags(if_match)
+        if known == ():
             message = "send If-Match with the ETag of GET /admin/config, so that no edit is lost"
             raise ControlError(428, "precondition_required", message, param="if-match")
         edits = [ConfigEdit(one.op, tuple(one.path), one.value) for one in order.edits]
-        etag, report = await facade.edit(edits, _unquoted(if_match))
+        etag, report = await facade.edit(edits, await _meant(known, facade))
         answer = encoded({**_reload_content(report), "etag": etag})
         answer.headers["etag"] = _quoted(etag)
         return answer
@@ -267,7 +189,7 @@ def _add_orders(app: FastAPI, facade: ConfigFacade) -> None:
     async def rescan() -> Response:
         return encoded({"status": "rescanned", **msgspec.structs.asdict(await facade.rescan())})
 
-    @app.post("/admin/import", response_model=ImportShape, responses=declared(409))
+    @app.post("/admin/import", response_model=ImportShape, responses=declared(409, 412))
     async def import_folder(order: ImportOrder) -> Response:
         found = await facade.import_folder(order.path, order.state)
         return encoded({"status": "imported", **msgspec.structs.asdict(found)})
@@ -282,5 +204,28 @@ def _quoted(etag: str) -> str:
     return f'"{etag}"'
 
 
-def _unquoted(header: str) -> str:
-    return header.strip().removeprefix("W/").strip('"')
+def _etags(header: str | None) -> tuple[str, ...] | None:
+    """Return the versions that an If-Match names, none without it; None for any, ``*``.
+
+    Weak ones count: proxies that compress make them of ours, which are the text's own hash.
+    """
+    text = (header or "").strip()
+    if text == "*":
+        return None
+    etags = []
+    for item in text.split(",") if text else ():
+        match = _ETAG.fullmatch(item)
+        if match is None:
+            message = "If-Match: is neither * nor a list of ETags"
+            raise ControlError(400, "invalid_request", message, param="if-match")
+        etags.append(match[1] if match[2] is None else match[2])
+    return tuple(etags)
+
+
+async def _meant(known: tuple[str, ...] | None, facade: ConfigFacade) -> str | None:
+    """Return the one of several versions that the file is of now, if it is any of them."""
+    if known is None:
+        return None
+    if len(known) > 1 and (now := (await facade.text()).etag) in known:
+        return now
+    return known[0]

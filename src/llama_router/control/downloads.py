@@ -1,14 +1,13 @@
 """Models from the hub: what there is, and what is on its way."""
 
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
-import msgspec
 from fastapi import FastAPI, Query
 from fastapi.responses import Response
 from pydantic import Field
 
 from llama_router.control.errors import declared
+from llama_router.control.facades import DownloadsFacade
 from llama_router.control.shapes import Answer, Order, encoded
 
 _REFERENCE_MAX_CHARS = 300
@@ -17,109 +16,6 @@ _QUERY_MAX_CHARS = 200
 _ID_MAX_CHARS = 64
 _HITS_MAX_COUNT = 100
 _HITS_DEFAULT_COUNT = 20
-
-
-class DownloadInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A download. ``state`` is one of running, paused, complete, failed.
-
-    ``model`` is the id that the model has, or will have, in the list of models; ``size`` of what is
-    not known yet is None. ``note``: the last thing worth telling. ``error_code``, ``error``: why it
-    has failed.
-    """
-
-    id: str
-    repo: str
-    tag: str
-    file: str
-    state: str
-    created_s: float
-    model: str = ""
-    done_bytes: int = 0
-    total_bytes: int | None = None
-    bytes_per_s: int = 0
-    file_count: int = 0
-    files_done_count: int = 0
-    note: str = ""
-    error_code: str = ""
-    error: str = ""
-
-
-class HitInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository with GGUF files; 0 and "" stand for what the hub does not say."""
-
-    repo: str
-    downloads: int = 0
-    likes: int = 0
-    modified: str = ""
-    gated: bool = False
-    task: str = ""
-    architecture: str = ""
-    parameter_count: int = 0
-    context_length: int = 0
-
-
-class FileInfo(msgspec.Struct, frozen=True):
-    """A file of a repository."""
-
-    path: str
-    size_bytes: int
-
-
-class VariantInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A quantisation of a model.
-
-    ``fits``: yes, no, or unknown; ``fits_because`` says why, and what that was judged by.
-    ``is_cached``: whether it is on this machine. ``missing``: what the repository lacks of it.
-    """
-
-    id: str
-    tag: str
-    size_bytes: int
-    files: tuple[FileInfo, ...]
-    projector: FileInfo | None = None
-    is_default: bool = False
-    is_cached: bool = False
-    missing: str = ""
-    fits: str = "unknown"
-    fits_because: str = ""
-
-
-class RepoInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a repository holds for llama.cpp."""
-
-    repo: str
-    commit: str
-    variants: tuple[VariantInfo, ...]
-    projectors: tuple[FileInfo, ...]
-    drafts: tuple[FileInfo, ...]
-
-
-class DownloadsFacade(Protocol):
-    """What the runtime does for these routes. Everything raises ControlError."""
-
-    async def downloads(self) -> Sequence[DownloadInfo]:
-        """Return all that is remembered, oldest first."""
-
-    async def download(self, number: str) -> DownloadInfo:
-        """Return one."""
-
-    async def begin_download(self, reference: str, file: str) -> DownloadInfo:
-        """Begin to download; return at once. One that is there already is resumed instead."""
-
-    async def pause_download(self, number: str) -> DownloadInfo:
-        """End it for now; what has come is kept, also over a restart."""
-
-    async def resume_download(self, number: str) -> DownloadInfo:
-        """Go on with one that was paused or has failed."""
-
-    async def cancel_download(self, number: str) -> DownloadInfo:
-        """End it, remove what has come of it, and forget it."""
-
-    async def search_hub(self, query: str, limit: int) -> Sequence[HitInfo]:
-        """Return repositories with GGUF files."""
-
-    async def hub_files(self, repo: str) -> RepoInfo:
-        """Return what a repository holds."""
 
 
 class BeginDownload(Order):

@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 # Where FastAPI says that it found something; who asked knows.
 _PLACES = ("body", "query", "path", "header")
+# By pydantic's kinds of faults; the others it words well enough.
+_WORDS = {"missing": "is missing", "extra_forbidden": "is not known here"}
 # Of what somebody sent, in an answer.
 _SHOWN_MAX_CHARS = 300
 _SERVER_ERRORS_FROM = 500
@@ -94,7 +96,8 @@ def add_error_handlers(app: FastAPI) -> None:
             first["loc"][1:] if first["loc"][:1] and first["loc"][0] in _PLACES else first["loc"]
         )
         where = _shown(".".join(str(part) for part in place))
-        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        said = _WORDS.get(first["type"], first["msg"])
+        message = f"{where}: {said}" if where else str(said)
         return error_response(400, "invalid_request", message, where or None)
 
     @app.exception_handler(Exception)
@@ -111,6 +114,8 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
         match, _scope = route.matches(request.scope)
         if match is not Match.NONE:
             methods |= set(getattr(route, "methods", None) or ())
+    if "GET" in methods:
+        methods.add("HEAD")
     return sorted(methods)
 
 

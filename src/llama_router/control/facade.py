@@ -35,7 +35,8 @@ class ControlError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+# gc=False: lists have thousands; a collection while one is made would stop all threads.
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One model as the API shows it.
 
     ``state`` is one of invalid, unloaded, loading, loaded, unloading, backing_off, failed, stuck.
@@ -137,7 +138,7 @@ class RouterInfo(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[DeviceInfo, ...] = ()
 
 
-class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A name in the list of models that clients see: a model, an alias, a selector, a peer's.
 
     ``kind`` is which of them; ``info`` is the model behind it, where that is one of this machine.
@@ -171,6 +172,9 @@ class Facade(Protocol):
 
     async def model(self, name: str) -> ModelInfo:
         """Return the model that a name leads to. Raises ControlError."""
+
+    async def others(self) -> list[ListedModel]:
+        """Return what lists have beside our models: selectors, and the models of peers."""
 
     async def listing(self, key: str) -> list[ListedModel]:
         """Return what the owner of the API key of that name ("": anybody) sees in the list."""
@@ -219,5 +223,5 @@ class Facade(Protocol):
     ) -> Follower:
         """Follow what happens to a model, or to all (None), from now on: JSON objects as lines.
 
-        ``kinds`` of "model", "download", "request", "log". ``wake`` as for ``follow_log``.
+        ``kinds``: "model", "download", "config", "request", "log". ``wake`` as for ``follow_log``.
         """

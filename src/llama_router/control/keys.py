@@ -1,7 +1,6 @@
 """API keys: who may use the router and what for. A secret is shown once, when it is made."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import FastAPI, Path
@@ -9,6 +8,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from llama_router.control.errors import declared
+from llama_router.control.facades import KeysFacade, NewKey
 from llama_router.control.shapes import NAME_MAX_CHARS, Answer, Name, Order, encoded
 
 _LIST_MAX_COUNT = 100
@@ -17,50 +17,6 @@ _PATTERN_MAX_CHARS = 256
 _PRIORITY_LIMIT = 1000
 _PER_MINUTE_MAX_COUNT = 1_000_000
 _IN_FLIGHT_MAX_COUNT = 100_000
-
-
-class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret. ``source``: "config" for those that only the file can change.
-
-    ``last_used_s``: Unix time, to the minute; None: not since it is watched.
-    """
-
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    models: tuple[str, ...]
-    requests_per_minute: int
-    max_in_flight: int
-    priority: int
-    batch: bool
-    created_s: float | None
-    last_used_s: float | None
-    source: str
-
-
-class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is to be."""
-
-    name: str
-    scopes: tuple[str, ...]
-    models: tuple[str, ...]
-    requests_per_minute: int
-    max_in_flight: int
-    priority: int
-    batch: bool
-
-
-class KeysFacade(Protocol):
-    """What the runtime does for these routes. Everything raises ControlError."""
-
-    async def keys(self) -> Sequence[KeyInfo]:
-        """Return all keys, those of the config first."""
-
-    async def add_key(self, new: NewKey) -> tuple[KeyInfo, str]:
-        """Make a key; return it with its secret, which is kept nowhere."""
-
-    async def revoke_key(self, name: str) -> KeyInfo:
-        """Revoke the key of that id or name: from now on it opens nothing."""
 
 
 class KeyShape(Answer):

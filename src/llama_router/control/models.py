@@ -1,9 +1,9 @@
 """The models one by one: what they are, how they are run, and what is changed about that."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from heapq import merge
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import FastAPI, Query
@@ -11,7 +11,8 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from llama_router.control.errors import declared
-from llama_router.control.facade import ControlError, Facade, ModelInfo
+from llama_router.control.facade import ControlError, Facade, ListedModel, ModelInfo
+from llama_router.control.facades import SettingsFacade
 from llama_router.control.objects import ResidencyShape, residency
 from llama_router.control.settings_shape import SettingsPatch, set_values
 from llama_router.control.shapes import (
@@ -31,70 +32,6 @@ _SEARCH_MAX_CHARS = 200
 _PORTION_COUNT = 500
 # Those in which an engine holds the model's files.
 _RUNNING_STATES = ("loading", "loaded", "unloading", "stuck")
-
-
-class SettingsInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is run in the end.
-
-    ``settings`` are all of them, resolved; ``origins`` tells for each key where it comes from.
-    ``override``: what of it was set by this API and not kept: it lasts until the router ends.
-    """
-
-    model: str
-    settings: dict[str, object]
-    origins: dict[str, str]
-    override: dict[str, object] = {}
-
-
-class ParameterInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One option of the engine that ``parameters`` may set, as the engine describes it.
-
-    ``kind``: flag, integer, number, choice or text. ``opposites``: names that switch a flag off.
-    ``choices``: all that a choice takes, or words that do for a number. ``is_list``: several.
-    """
-
-    name: str
-    kind: str
-    aliases: tuple[str, ...] = ()
-    opposites: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    is_list: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    default: str = ""
-    help: str = ""
-
-
-class DeletedInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a deleted model's files; ``freed_bytes`` on the disk."""
-
-    model: str
-    files: tuple[str, ...]
-    freed_bytes: int
-
-
-class SettingsFacade(Protocol):
-    """What the runtime does for these routes. Everything raises ControlError."""
-
-    async def settings(self, name: str) -> SettingsInfo:
-        """Return how a model is run."""
-
-    async def configure(
-        self, name: str, settings: Mapping[str, object], *, keep: bool
-    ) -> SettingsInfo:
-        """Set these over what the config says, None taking one back; ``keep``: in the file."""
-
-    async def drop_override(self, name: str) -> SettingsInfo:
-        """Forget what ``configure`` has set and not kept."""
-
-    async def parameters(self, name: str | None) -> Sequence[ParameterInfo] | None:
-        """Return the options of a model's engine, or the usual one's, that may be set.
-
-        None: it does not say which it has, and none may be set.
-        """
-
-    async def delete(self, name: str) -> DeletedInfo:
-        """Delete the files of a model that nothing else uses."""
 
 
 class ModelShape(Answer):
@@ -121,10 +58,23 @@ class ModelShape(Answer):
     residency: ResidencyShape
 
 
+class OtherShape(Answer):
+    """A name that requests may have and that is none of this machine's models."""
+
+    id: str
+    kind: Literal["selector", "peer"]
+    title: str
+    description: str
+
+
 class ModelPage(Answer):
-    """A part of the list: ``total`` models fit the search."""
+    """A part of the list: ``total`` models fit the search.
+
+    ``others`` that fit are all in each part, but none where a state is asked for: they have none.
+    """
 
     models: list[ModelShape]
+    others: list[OtherShape]
     total: int
     offset: int
     limit: int
@@ -220,13 +170,17 @@ def _add_list(app: FastAPI, facade: Facade, settings: SettingsFacade | None) -> 
         found = [
             info
             for info in drained(await facade.models())
-            if _fits(info, words) and state in ("", info.state)
+            if _fits(words, info.id, *info.names, info.title) and state in ("", info.state)
         ]
         content: dict[str, object] = {"total": len(found), "offset": offset, "limit": limit}
         found = _in_order(found, sort, order)
         content["models"] = [model_shape(info) for info in found[offset : offset + limit]]
         for _info in drained(found):
             pass
+        others = [] if state else await facade.others()
+        content["others"] = [
+            other_shape(one) for one in drained(others) if _fits(words, one.id, one.title)
+        ]
         return encoded(content)
 
     @app.get("/admin/models/{name:path}", response_model=ModelDetail)
@@ -239,7 +193,9 @@ def _add_list(app: FastAPI, facade: Facade, settings: SettingsFacade | None) -> 
 
 
 def _add_changes(app: FastAPI, facade: Facade, settings: SettingsFacade) -> None:
-    @app.patch("/admin/models/{name:path}", response_model=SettingsShape, responses=declared(409))
+    @app.patch(
+        "/admin/models/{name:path}", response_model=SettingsShape, responses=declared(409, 412)
+    )
     async def configure(name: ModelName, order: Configure) -> Response:
         changes = set_values(order.settings)
         if not changes:
@@ -259,13 +215,16 @@ def _add_changes(app: FastAPI, facade: Facade, settings: SettingsFacade) -> None
     async def delete(
         name: ModelName,
         *,
-        force: Annotated[bool, Query(description="unload it first, if it is loaded")] = False,
+        force: Annotated[
+            bool,
+            Query(description="unload it first, and take it out of the config as startup_model"),
+        ] = False,
     ) -> Response:
         info = await facade.model(name)
         if not force and (info.state in _RUNNING_STATES or info.waiting):
             message = f"'{info.id}' is in use: unload it first, or say force=true"
             raise ControlError(409, "model_loaded", message)
-        deleted = await settings.delete(info.id)
+        deleted = await settings.delete(info.id, force=force)
         return encoded({"success": True, **msgspec.structs.asdict(deleted)})
 
     @app.get("/admin/parameters", response_model=ParameterList)
@@ -298,6 +257,16 @@ def model_shape(info: ModelInfo) -> dict[str, object]:
     }
 
 
+def other_shape(listed: ListedModel) -> dict[str, object]:
+    """Return a name as an OtherShape has it."""
+    return {
+        "id": listed.id,
+        "kind": listed.kind,
+        "title": listed.title,
+        "description": listed.description,
+    }
+
+
 _SORT_KEYS: dict[Sorting, Callable[[ModelInfo], Any]] = {
     Sorting.ID: lambda info: info.id,
     Sorting.SIZE: lambda info: (info.size_bytes, info.id),
@@ -319,6 +288,6 @@ def _in_order(found: list[ModelInfo], sort: Sorting, order: Direction) -> list[M
     return list(merge(*portions, key=key, reverse=is_reversed))
 
 
-def _fits(info: ModelInfo, words: Sequence[str]) -> bool:
-    text = " ".join((info.id, *info.names, info.title)).casefold()
+def _fits(words: Sequence[str], *names: str) -> bool:
+    text = " ".join(names).casefold()
     return all(word in text for word in words)

@@ -93,7 +93,7 @@ def _advertised(said: Mapping[str, object], shown: Mapping[str, Any]) -> dict[st
     """Return what the config says that a model can do, as llama-swap's list and others have it."""
     architecture = dict(shown["architecture"])
     for key, name in (("in", "input_modalities"), ("out", "output_modalities")):
-        if said.get(key):
+        if _is_texts(said.get(key)):
             architecture[name] = said[key]
     has_tools = said.get("tools") is True
     advertised: dict[str, Any] = {
@@ -102,9 +102,17 @@ def _advertised(said: Mapping[str, object], shown: Mapping[str, Any]) -> dict[st
     }
     if has_tools:
         advertised["supported_parameters"] = ["tools", "tool_choice"]
-    if said.get("context"):
-        advertised["context_length"] = said["context"]
+    context = said.get("context")
+    if isinstance(context, int) and not isinstance(context, bool) and context > 0:
+        advertised["context_length"] = context
     return advertised
+
+
+def _is_texts(value: object) -> bool:
+    """Tell whether it is what lists of models have there: clients go by its form."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return all(isinstance(one, str) for one in value)
 
 
 def model_object(info: ModelInfo) -> dict[str, Any]:

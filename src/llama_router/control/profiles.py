@@ -1,32 +1,11 @@
 """Profiles: sets of names that are pinned to models while one of them is active."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
-import msgspec
 from fastapi import FastAPI
 from fastapi.responses import Response
 
 from llama_router.control.errors import declared
+from llama_router.control.facades import ProfilesFacade
 from llama_router.control.shapes import Answer, Name, Order, encoded
-
-
-class ProfileInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One profile: names, each with the model that it means; "" for one that means none."""
-
-    name: str
-    description: str
-    pins: dict[str, str]
-
-
-class ProfilesFacade(Protocol):
-    """What the runtime does for these routes. Everything raises ControlError."""
-
-    async def profiles(self) -> tuple[Sequence[ProfileInfo], str]:
-        """Return all profiles, and the name of the active one or ""."""
-
-    async def activate_profile(self, name: str) -> None:
-        """Make a profile the active one; "": none."""
 
 
 class ProfileShape(Answer):

@@ -6,7 +6,7 @@ takes the config file. The engine's options are checked against the engine's own
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 
 from llama_router.control.shapes import LIST_MAX_COUNT, Json, Name, Order
 
@@ -18,6 +18,11 @@ _PARAMETER_MAX_CHARS = 4096
 _SIZE_MAX_CHARS = 64
 _DESCRIPTION_MAX_CHARS = 16 * 1024
 _VALUES_MAX_DEPTH = 10
+
+
+def _whole(seconds: float) -> int | float:
+    """Return 44 for 44.0: what is kept is to stand in the config as it was said."""
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def _not_too_deep(value: object) -> object:
@@ -37,8 +42,8 @@ def _not_too_deep(value: object) -> object:
 
 _Values = Annotated[Json, BeforeValidator(_not_too_deep), Field(max_length=LIST_MAX_COUNT)]
 _Scalar = bool | int | float | Annotated[str, Field(max_length=_PARAMETER_MAX_CHARS)]
-_Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
-_SecondsOr0 = Annotated[float, Field(ge=0, le=_LONGEST_S)]
+_Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S), PlainSerializer(_whole)]
+_SecondsOr0 = Annotated[float, Field(ge=0, le=_LONGEST_S), PlainSerializer(_whole)]
 _Count = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
 _Size = int | Annotated[str, Field(max_length=_SIZE_MAX_CHARS)]
 

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 _T = TypeVar("_T")
 NAME_MAX_CHARS = 1024
-TEXT_MAX_CHARS = 64 * 1024
 LIST_MAX_COUNT = 1000
 
 
@@ -28,7 +27,6 @@ class Answer(BaseModel):
 
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS)]
-Text = Annotated[str, Field(max_length=TEXT_MAX_CHARS)]
 ModelName = Annotated[str, Path(min_length=1, max_length=NAME_MAX_CHARS)]
 """In a path, where it may hold slashes."""
 KeyOwner = Annotated[
@@ -41,12 +39,6 @@ What a client says of it is not passed on. It is percent-encoded on the way.
 KeyScopes = Annotated[str, Header(alias="x-router-scopes", include_in_schema=False)]
 """What the keys of a request open, with commas between; told by the data plane alone, too."""
 Json = dict[str, JsonValue]
-
-
-class Done(Answer):
-    """An order was carried out."""
-
-    success: bool
 
 
 def encoded(content: object, status: int = 200) -> Response:

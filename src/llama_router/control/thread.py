@@ -13,19 +13,18 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import psutil
 
 from llama_router.control.facade import Facade
-
-if TYPE_CHECKING:
-    # Importing them takes as long as all the rest of the start; it is done on the thread.
-    from llama_router.control.configuration import ConfigFacade
-    from llama_router.control.downloads import DownloadsFacade
-    from llama_router.control.keys import KeysFacade
-    from llama_router.control.models import SettingsFacade
-    from llama_router.control.profiles import ProfilesFacade
+from llama_router.control.facades import (
+    ConfigFacade,
+    DownloadsFacade,
+    KeysFacade,
+    ProfilesFacade,
+    SettingsFacade,
+)
 
 _STOP_TIMEOUT_S = 5.0
 _SECRET_BYTES = 32
@@ -37,11 +36,11 @@ _SOCKET_NAME = "control.sock"
 class Facades(TypedDict, total=False):
     """What there is beside the router itself; of what is absent the routes are not there."""
 
-    configuration: "ConfigFacade"
-    settings: "SettingsFacade"
-    profiles: "ProfilesFacade"
-    keys: "KeysFacade"
-    downloads: "DownloadsFacade"
+    configuration: ConfigFacade
+    settings: SettingsFacade
+    profiles: ProfilesFacade
+    keys: KeysFacade
+    downloads: DownloadsFacade
 
 
 class ControlThread:

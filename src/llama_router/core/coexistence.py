@@ -45,9 +45,6 @@ class Coexistence(Protocol):
     def key_of(self, model: Model) -> str:
         """Return what the answers depend on: models with the same key get the same ones."""
 
-    def cost_of(self, name: str) -> float:
-        """Return how dear it is to send the model away, in comparison; 1 is usual."""
-
     def may_start(self, model: Model, running: Iterable[Model]) -> bool:
         """Return whether the engine of ``model`` may be started while these have processes."""
 
@@ -85,17 +82,16 @@ class Coexistence(Protocol):
 def coexistence_of(settings: CoreSettings) -> Coexistence:
     """Return what the settings say: combinations if there are any, else groups."""
     if settings.combinations:
-        return Combinations(settings.combinations, settings.eviction_costs)
-    return Groups(settings.groups, settings.eviction_costs)
+        return Combinations(settings.combinations)
+    return Groups(settings.groups)
 
 
 class Groups:
     """Rules for whole groups; all answers depend on nothing but groups and addresses."""
 
-    def __init__(self, rules: Iterable[GroupRule], costs: Mapping[str, float]) -> None:
+    def __init__(self, rules: Iterable[GroupRule]) -> None:
         rules = tuple(rules)
         self.has_rules = bool(rules)
-        self._costs = costs
         self._swapping = frozenset(rule.name for rule in rules if rule.swap)
         self._open = frozenset(rule.name for rule in rules if not rule.exclusive)
         self._persistent = frozenset(rule.name for rule in rules if rule.persistent)
@@ -104,10 +100,6 @@ class Groups:
         """See ``Coexistence``."""
         group, address = model.spec.group, model.address
         return f"{group}\n{address}" if address else group
-
-    def cost_of(self, name: str) -> float:
-        """See ``Coexistence``."""
-        return self._costs.get(name, 1.0)
 
     def may_start(self, model: Model, running: Iterable[Model]) -> bool:
         """See ``Coexistence``."""
@@ -177,19 +169,12 @@ class Combinations:
 
     has_rules = True
 
-    def __init__(
-        self, combinations: tuple[frozenset[str], ...], costs: Mapping[str, float]
-    ) -> None:
-        self._costs = costs
+    def __init__(self, combinations: tuple[frozenset[str], ...]) -> None:
         self._having = _bits_of(combinations)
 
     def key_of(self, model: Model) -> str:
         """See ``Coexistence``."""
         return model.spec.name
-
-    def cost_of(self, name: str) -> float:
-        """See ``Coexistence``."""
-        return self._costs.get(name, 1.0)
 
     def may_start(self, model: Model, running: Iterable[Model]) -> bool:
         """See ``Coexistence``."""
@@ -242,8 +227,8 @@ class Combinations:
                 others.append((other, bits))
                 together &= bits
         if others and not together:
-            search = _Search(others, lambda victim: self._price(victim, readiness))
-            start = reduce(_sum, (self._price(victim, readiness) for victim in victims), _NOTHING)
+            search = _Search(others, lambda victim: _price_of(victim, readiness))
+            start = reduce(_sum, (_price_of(victim, readiness) for victim in victims), _NOTHING)
             victims += search.run(allowed, start)
         return victims
 
@@ -252,16 +237,6 @@ class Combinations:
         if _share_address(model, outlaw):
             return _SAME_ADDRESS
         return "of no common combination"
-
-    def _price(self, victim: Model, readiness: Readiness) -> "_Price":
-        spec = victim.spec
-        return (
-            spec.pinned,
-            self.cost_of(spec.name),
-            readiness(victim),
-            loss_of(victim),
-            1,  # nobody goes only because it costs nothing
-        )
 
     def _admits(self, model: Model, others: Iterable[Model]) -> bool:
         """Return whether all of these may run together; who is alone may."""
@@ -280,6 +255,16 @@ _Price = tuple[bool, float, int, float, int]
 """Of victims, in the order of what counts: whether any is pinned, their costs, the least ready of
 them, their losses, their number."""
 _NOTHING: Final[_Price] = (False, 0.0, 0, 0.0, 0)
+
+
+def _price_of(victim: Model, readiness: Readiness) -> _Price:
+    return (
+        victim.spec.pinned,
+        victim.eviction_cost,
+        readiness(victim),
+        loss_of(victim),
+        1,  # nobody goes only because it costs nothing
+    )
 
 
 def _sum(one: _Price, other: _Price) -> _Price:

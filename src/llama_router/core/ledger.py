@@ -77,12 +77,12 @@ class Ledger:
         self.coexistence = coexistence_of(settings)
         for name in {*before, *settings.eviction_costs}:
             if (model := self.models.get(name)) is not None:
-                model.eviction_cost = self.coexistence.cost_of(name)
+                model.eviction_cost = settings.eviction_cost_of(name)
 
     def add(self, spec: ModelSpec) -> None:
         """Take in a model that is new."""
         model = Model(spec)
-        model.eviction_cost = self.coexistence.cost_of(spec.name)
+        model.eviction_cost = self.settings.eviction_cost_of(spec.name)
         self.models[spec.name] = model
 
     def move(self, model: Model, trigger: Trigger, reason: str) -> None:

@@ -151,10 +151,6 @@ class Core:
         """Return how ``model`` is doing. Raises KeyError for an unknown one."""
         return view_of(self._models[model])
 
-    def views(self) -> dict[str, ModelView]:
-        """Return how every model is doing, by name."""
-        return {name: view_of(model) for name, model in self._models.items()}
-
     def root_target(self) -> str | None:
         """Return the model that root endpoints speak of, if any.
 

@@ -49,3 +49,7 @@ class CoreSettings(msgspec.Struct, frozen=True):
     groups: tuple[GroupRule, ...] = ()
     combinations: tuple[frozenset[str], ...] = ()
     eviction_costs: Mapping[str, float] = MappingProxyType({})
+
+    def eviction_cost_of(self, model: str) -> float:
+        """Return how dear it is to send a model away."""
+        return self.eviction_costs.get(model, 1.0)

@@ -46,11 +46,10 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """How much of a device the router's engines may take together. ``source`` is for people."""
+    """How much of a device the router's engines may take together."""
 
     device: str
     size_bytes: int
-    source: str = ""
 
 
 def find_devices() -> tuple[Device, ...]:
@@ -124,8 +123,8 @@ def budgets(
         held = (held_bytes or {}).get(device.name, 0)
         free = min(device.available_bytes + held, device.total_bytes)
         least = min(_LEAST_RAM_BYTES, device.total_bytes) if device.name == CPU else 0
-        found.append(Budget(device.name, max(free - reserve, least), "found"))
-    given = [Budget(name, size_bytes, "configured") for name, size_bytes in overrides.items()]
+        found.append(Budget(device.name, max(free - reserve, least)))
+    given = [Budget(name, size_bytes) for name, size_bytes in overrides.items()]
     return tuple(sorted(found + given, key=lambda budget: (budget.device != CPU, budget.device)))
 
 

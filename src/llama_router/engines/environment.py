@@ -17,6 +17,10 @@ _REMOVED = frozenset(
     }
 )
 
+# The person's own key to Hugging Face (huggingface_hub, constants.py), which every download of the
+# router's uses too. Not for engines that read files only.
+_HUB_TOKENS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+
 
 def engine_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """Return ``base`` without the router's own secrets and settings, with ``extra`` over it.
@@ -30,6 +34,11 @@ def engine_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dic
     }
     environment.update(extra)
     return environment
+
+
+def without_hub_tokens(env: Mapping[str, str]) -> dict[str, str]:
+    """Return ``env`` without the tokens that open somebody's account at Hugging Face."""
+    return {name: value for name, value in env.items() if name.upper() not in _HUB_TOKENS}
 
 
 def check_configured(extra: Mapping[str, str]) -> str:

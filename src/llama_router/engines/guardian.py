@@ -88,7 +88,6 @@ class Guardian:
         )
         # Set when the router is gone.
         self._orphaned_at: float | None = None
-        self._kill_sent = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._on_control)
         self._watch_router(router_pid)

@@ -142,20 +142,12 @@ class LogStore:
         for follower in joint_followers:
             follower._put((joint_line,))
 
-    def tail(self, model: str | None, max_bytes: int) -> str:
-        """Return the newest whole lines of at most ``max_bytes`` as UTF-8, newline-terminated."""
-        chosen: list[str] = []
-        left = max_bytes
-        for line in reversed(self._lines(model)):
-            left -= len(line.encode("utf-8", "replace")) + 1
-            if left < 0:
-                break
-            chosen.append(line)
-        return "".join(f"{line}\n" for line in reversed(chosen))
-
     def text(self, model: str | None) -> str:
         """Return all lines that are kept, newline-terminated."""
-        return "".join(f"{line}\n" for line in self._lines(model))
+        with self._lock:
+            ring = self._rings.get(model)
+            lines = ring.lines() if ring is not None else []
+        return "".join(f"{line}\n" for line in lines)
 
     def subscribe(
         self, model: str | None, wake: Callable[[], object], *, with_kept_lines: bool = False
@@ -177,11 +169,6 @@ class LogStore:
         """Drop the lines of a model that is no longer known."""
         with self._lock:
             self._rings.pop(model, None)
-
-    def _lines(self, model: str | None) -> list[str]:
-        with self._lock:
-            ring = self._rings.get(model)
-            return ring.lines() if ring is not None else []
 
     def _unsubscribe(self, model: str | None, subscription: Subscription) -> None:
         with self._lock:

@@ -9,9 +9,8 @@ import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import psutil
@@ -35,32 +34,6 @@ class MeasuredKey(msgspec.Struct, frozen=True):
     model: str
     arguments: str
     build: str
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """The most that was seen, by device in bytes, and how long the load took."""
-
-    memory: Mapping[str, int]
-    load_s: float = 0.0
-
-    def peak(self, other: "Measured") -> "Measured":
-        """Take the greater of each device; the load time of ``other``, which is the later one."""
-        devices = {*self.memory, *other.memory}
-        memory = {
-            device: max(self.memory.get(device, 0), other.memory.get(device, 0))
-            for device in sorted(devices)
-        }
-        return Measured(memory, other.load_s or self.load_s)
-
-
-class Measurements(Protocol):
-    """Where measurements are kept across restarts."""
-
-    def get(self, key: MeasuredKey) -> Measured | None:
-        """Give what is known; None if nothing is."""
-
-    def put(self, key: MeasuredKey, measured: Measured) -> None:
-        """Keep it in place of what was known."""
 
 
 def measured_key(

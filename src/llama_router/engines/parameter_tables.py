@@ -23,7 +23,7 @@ import msgspec
 
 from llama_router.engines.embedded.flags import Choice, Flag, integer, number
 from llama_router.engines.embedded.table import TABLE, first_experts, layers, reciprocal, seed
-from llama_router.engines.environment import engine_environment
+from llama_router.engines.environment import engine_environment, without_hub_tokens
 from llama_router.engines.kinds import embedded, kind_of, llama_server
 from llama_router.engines.parameter_help import parse_help
 from llama_router.engines.parameters import Parameter, ParameterKind, ParameterTable, table_of
@@ -119,7 +119,7 @@ class ParameterTables:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=engine_environment(self._env, {}),
+                env=without_hub_tokens(engine_environment(self._env, {})),
                 start_new_session=True,
             )
         except OSError as error:

@@ -6,6 +6,7 @@ one argument of its own that cannot be taken for another option. Options that na
 keys or downloads, or that would move the engine away from the router, are never to be had.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,10 @@ RESERVED: Final = frozenset(
 _RESERVED_NAME = re.compile(r"(?:^|-)(?:url|file|dir|path|token|key|hf|hfd|repo)(?:-|$)")
 _RESERVED_VALUE = re.compile(r"FNAME|FILE|PATH|DIR\b|URL|KEY\b|TOKEN$|<user>|<repo>|START END")
 _NO_LONGER = re.compile(r"argument has been removed|can download weights", re.IGNORECASE)
+
+
+# How alike two names are, of 1, when one is likely to be the other misspelt.
+_NEAR = 0.75
 
 
 class ParameterError(ValueError):
@@ -137,7 +142,9 @@ class ParameterTable(msgspec.Struct, frozen=True):
         plain = name.replace("_", "-")
         if plain in self.reserved or is_reserved(plain):
             return f"{name} is the router's own, or names a file, key or address: it cannot be set"
-        return f"{name} is not an option of the engine"
+        near = difflib.get_close_matches(plain, self.names, n=1, cutoff=_NEAR)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return f"{name} is not an option of the engine{meant}"
 
 
 def table_of(parameters: Iterable[Parameter]) -> ParameterTable:

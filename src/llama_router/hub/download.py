@@ -1,29 +1,25 @@
 """A model from the hub, whole: all its files, then the snapshot that names them."""
 
 import asyncio
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
-
-from llama_router.hub.choice import (
-    Contents,
-    RepoFile,
-    Variant,
-    choose,
-    contents_of,
-    is_named,
-)
+from llama_router.hub.addresses import Addresses
+from llama_router.hub.cached import find_cached
+from llama_router.hub.choice import Contents, RepoFile, Variant, choose
 from llama_router.hub.errors import HubError
 from llama_router.hub.fetch import Fetch
-from llama_router.hub.layout import RepoFolder
+from llama_router.hub.gate import Gate
+from llama_router.hub.layout import RepoFolder, publish_lock
 from llama_router.hub.listing import contents, file_url
-from llama_router.hub.locks import lock_path, locked, try_lock
-from llama_router.hub.names import GGUF_SUFFIX, Reference, check_repo, is_safe_path
-from llama_router.hub.part import disk_error, part_bytes, remove_part
+from llama_router.hub.locks import locked
+from llama_router.hub.names import GGUF_SUFFIX, Reference
+from llama_router.hub.part import disk_error, part_bytes
+from llama_router.hub.progress import Progress, Pulled, in_words
+from llama_router.hub.protocol import Settings
 from llama_router.hub.session import HubSession
 from llama_router.hub.threads import in_thread
 from llama_router.hub.throttle import Throttle
@@ -32,45 +28,13 @@ from llama_router.hub.throttle import Throttle
 SPACE_LEFT_BYTES = 256 * 1024 * 1024
 # Speeds are those of about the last so many seconds.
 _SPEED_OVER_S = 5.0
-_NOTES_MAX_COUNT = 1
-_SNAPSHOT_MAX_FILES = 10_000
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-_UNIT_FACTOR = 1024
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a download is. ``model`` is the id that the catalogue will give it.
-
-    ``total_bytes`` is 0 as long as it is not known; ``note`` is the last thing worth telling;
-    ``blobs`` are the names of its files in the cache.
-    """
-
-    model: str = ""
-    done_bytes: int = 0
-    total_bytes: int = 0
-    speed_bytes_per_s: int = 0
-    file_count: int = 0
-    files_done_count: int = 0
-    note: str = ""
-    blobs: tuple[str, ...] = ()
-
-
-class Pulled(msgspec.Struct, frozen=True):
-    """A model that is whole in the cache.
-
-    ``paths`` are its parts in the snapshot, without its projector; ``size_bytes`` is of all.
-    """
-
-    model: str
-    paths: tuple[str, ...]
-    size_bytes: int
-    commit: str
 
 
 class Hub:
-    """A hub and a cache. All downloads of a process share one: the cap, the disk, the places.
+    """A hub and a cache. All downloads of a process share the cap, the disk and the places.
 
-    ``needs`` is what the downloads under way still want of the disk.
+    They may be ``like`` those of another one. ``needs`` is what the downloads under way still want
+    of the disk.
     """
 
     def __init__(
@@ -81,13 +45,36 @@ class Hub:
         max_parallel_files: int = 4,
         bandwidth_bytes_per_s: int = 0,
         is_offline: bool = False,
+        like: "Hub | None" = None,
     ) -> None:
         self.session = session
         self.cache = cache
         self.is_offline = is_offline
-        self.gate = asyncio.Semaphore(max_parallel_files)
-        self.throttle = Throttle(bandwidth_bytes_per_s)
-        self.needs: dict[Download, int] = {}
+        self.gate: Gate = Gate(max_parallel_files) if like is None else like.gate
+        throttle = Throttle(bandwidth_bytes_per_s) if like is None else like.throttle
+        self.throttle: Throttle = throttle
+        self.needs: dict[Download, int] = {} if like is None else like.needs
+        self.limit(max_parallel_files, bandwidth_bytes_per_s)
+
+    def limit(self, max_parallel_files: int, bandwidth_bytes_per_s: int) -> None:
+        """Hold all downloads to this from now on, those under way too."""
+        self.gate.limit = max_parallel_files
+        self.throttle.rate_bytes_per_s = bandwidth_bytes_per_s
+
+
+@asynccontextmanager
+async def open_hub(settings: Settings, like: Hub | None = None) -> AsyncIterator[Hub]:
+    """Give the hub and the cache that the settings say, for as long as this is entered."""
+    addresses = Addresses(settings.endpoint, settings.allowed_hosts)
+    async with HubSession(addresses, settings.token, settings.patience) as session:
+        yield Hub(
+            session,
+            Path(settings.cache),
+            max_parallel_files=settings.max_parallel_files,
+            bandwidth_bytes_per_s=settings.bandwidth_bytes_per_s,
+            is_offline=settings.is_offline,
+            like=like,
+        )
 
 
 class Download:
@@ -241,101 +228,6 @@ class Download:
             self._seen.pop(0)
         since_s, since_bytes = self._seen[0]
         return max(0, int((done_bytes - since_bytes) / max(now_s - since_s, 0.05)))
-
-
-def publish_lock(folder: RepoFolder) -> Path:
-    """Return the lock that whoever changes a repository's snapshots holds."""
-    return lock_path(folder.cache, folder.name, "llama-router-snapshots")
-
-
-def discard_parts(cache: Path, repo: str, blobs: Iterable[str]) -> int:
-    """Remove what has come of files that are not complete; return its bytes. Raises HubError.
-
-    What somebody else goes on with stays. In a thread.
-    """
-    check_repo(repo)
-    folder = RepoFolder(cache, repo)
-    freed_bytes = 0
-    for blob in blobs:
-        part = folder.part(blob)
-        try:
-            descriptor = try_lock(lock_path(cache, folder.name, blob))
-        except OSError as error:
-            raise disk_error(part, error) from None
-        if descriptor is None:
-            continue
-        try:
-            freed_bytes += remove_part(folder, blob)
-        finally:
-            os.close(descriptor)
-    return freed_bytes
-
-
-def find_cached(cache: Path, reference: Reference) -> Pulled | None:
-    """Return the model that a reference means if it is in the cache, whole. Raises HubError.
-
-    It is looked for in the commit that is checked out. In a thread.
-    """
-    found = _cached(cache, reference.repo)
-    try:
-        variant = choose(found, reference)
-    except HubError:
-        return None
-    if reference.tag and not is_named(variant, reference.tag):
-        # The hub may have what is really called so.
-        return None
-    return _pulled(cache, found, variant)
-
-
-def find_cached_id(cache: Path, model: str) -> tuple[Pulled | None, tuple[str, ...]]:
-    """Return the model of exactly this id, complete or not, and the ids of all of its repository.
-
-    Raises HubError. In a thread.
-    """
-    found = _cached(cache, "/".join(model.partition(":")[0].split("/")[:2]))
-    exact = next((one for one in found.variants if one.id == model), None)
-    ids = tuple(one.id for one in found.variants)
-    return (None if exact is None else _pulled(cache, found, exact)), ids
-
-
-def _cached(cache: Path, repo: str) -> Contents:
-    """Return what the cache has of a repository."""
-    check_repo(repo)
-    folder = RepoFolder(cache, repo)
-    commit = folder.main_commit()
-    present = sorted(_files_of(folder.snapshots / commit)) if commit else []
-    files = [RepoFile(path, size_bytes, "") for path, size_bytes in present]
-    return contents_of(repo, commit, files)
-
-
-def _pulled(cache: Path, found: Contents, variant: Variant) -> Pulled:
-    snapshot = RepoFolder(cache, found.repo).snapshots / found.commit
-    size_bytes = sum(file.size_bytes for file in variant.all_files)
-    paths = tuple(str(snapshot.joinpath(*file.path.split("/"))) for file in variant.files)
-    return Pulled(variant.id, paths, size_bytes, found.commit)
-
-
-def in_words(size_bytes: float) -> str:
-    """Return a size as people say it."""
-    unit = 0
-    while size_bytes >= _UNIT_FACTOR and unit < len(_UNITS) - 1:
-        size_bytes /= _UNIT_FACTOR
-        unit += 1
-    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
-
-
-def _files_of(snapshot: Path) -> list[tuple[str, int]]:
-    found = []
-    for count, path in enumerate(snapshot.rglob("*")):
-        if count > _SNAPSHOT_MAX_FILES:
-            break
-        try:
-            if path.is_file():
-                name = path.relative_to(snapshot).as_posix()
-                found += [(name, path.stat().st_size)] * is_safe_path(name)
-        except OSError:
-            continue
-    return found
 
 
 def _by_blob(files: Iterable[RepoFile]) -> dict[str, RepoFile]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import aiohttp
@@ -54,7 +55,7 @@ class Fetch:
         url: str,
         *,
         throttle: Throttle,
-        gate: asyncio.Semaphore,
+        gate: AbstractAsyncContextManager[object],
         report: Report,
     ) -> None:
         self._session = session

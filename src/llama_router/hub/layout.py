@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from llama_router.hub.errors import HubError
+from llama_router.hub.locks import lock_path
 from llama_router.hub.names import check_commit, folder_name, is_blob_name, is_safe_path
 
 PART_SUFFIX = ".llama-router.incomplete"
@@ -102,6 +103,11 @@ class RepoFolder:
             shutil.copyfile(blob_path, made)
         made.replace(target)
         return target
+
+
+def publish_lock(folder: RepoFolder) -> Path:
+    """Return the lock that whoever changes a repository's snapshots holds."""
+    return lock_path(folder.cache, folder.name, "llama-router-snapshots")
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from llama_router.hub.choice import Contents, RepoFile, contents_of
 from llama_router.hub.errors import HubError, PassingError
 from llama_router.hub.names import check_commit, check_repo, is_blob_name, is_safe_path
+from llama_router.hub.protocol import SearchHit
 from llama_router.hub.session import HubSession
 
 SEARCH_MAX_COUNT = 100
@@ -16,23 +17,6 @@ _PAGES_MAX_COUNT = 100
 _FILES_MAX_COUNT = 100_000
 _EXPANDED = ("gguf", "downloads", "likes", "lastModified", "gated", "private", "pipeline_tag")
 _NAME_MAX_CHARS = 200
-
-
-class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository with GGUF files. 0 and "" stand for what the hub does not say.
-
-    ``gated``: its owners want their conditions accepted first.
-    """
-
-    repo: str
-    downloads: int = 0
-    likes: int = 0
-    modified: str = ""
-    gated: bool = False
-    task: str = ""
-    architecture: str = ""
-    parameter_count: int = 0
-    context_length: int = 0
 
 
 class _Gguf(msgspec.Struct):

@@ -31,7 +31,9 @@ def lock_path(cache: Path, folder: str, blob: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def locked(
-    path: Path, on_wait: Callable[[], object], gate: asyncio.Semaphore | None = None
+    path: Path,
+    on_wait: Callable[[], object],
+    gate: contextlib.AbstractAsyncContextManager[object] | None = None,
 ) -> AsyncIterator[None]:
     """Hold a lock, once nobody else does; ``on_wait`` is called when it takes waiting.
 

@@ -2,15 +2,19 @@
 
 import msgspec
 
-from llama_router.hub.download import Progress, Pulled
 from llama_router.hub.patience import Patience
+from llama_router.hub.progress import Progress, Pulled
 
 LINE_MAX_BYTES = 64 * 1024 * 1024
 """Of an answer; the list of a repository's files can be long."""
 
 
 class Settings(msgspec.Struct, frozen=True, tag="settings"):
-    """The first line. The token comes this way as neither arguments nor environments are secret."""
+    """The first line, and again when they change.
+
+    The token comes this way as neither arguments nor environments are secret. Limits hold at once,
+    all else for what is begun from then on.
+    """
 
     endpoint: str
     token: str
@@ -31,6 +35,23 @@ class Search(msgspec.Struct, frozen=True, tag="search"):
     number: int
     query: str
     limit: int
+
+
+class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository with GGUF files. 0 and "" stand for what the hub does not say.
+
+    ``gated``: its owners want their conditions accepted first.
+    """
+
+    repo: str
+    downloads: int = 0
+    likes: int = 0
+    modified: str = ""
+    gated: bool = False
+    task: str = ""
+    architecture: str = ""
+    parameter_count: int = 0
+    context_length: int = 0
 
 
 class Files(msgspec.Struct, frozen=True, tag="files"):

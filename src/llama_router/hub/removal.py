@@ -10,15 +10,14 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from llama_router.hub.choice import RepoFile, contents_of
-from llama_router.hub.download import publish_lock
 from llama_router.hub.errors import HubError
-from llama_router.hub.layout import PART_SUFFIX, TEMPORARY_SUFFIX, RepoFolder
+from llama_router.hub.layout import PART_SUFFIX, TEMPORARY_SUFFIX, RepoFolder, publish_lock
 from llama_router.hub.locks import lock_path, try_lock
 from llama_router.hub.names import check_repo, is_blob_name
 from llama_router.hub.part import disk_error, remove_part
@@ -52,6 +51,30 @@ def remove_model(cache: Path, paths: Iterable[Path]) -> Removed:
         return _remove(folder, commit, {relative for _, _, relative in located})
     except OSError as error:
         raise disk_error(folder.snapshots, error) from None
+
+
+def discard_parts(
+    cache: Path, repo: str, blobs: Iterable[str], kept: Container[str] = frozenset()
+) -> int:
+    """Remove what has come of a download that is given up; return its bytes. Raises HubError.
+
+    What a snapshot leads to stays, and what this process goes on with: those that are ``kept``. So
+    do files that are being downloaded elsewhere, and whole ones beside them: whoever does so counts
+    on those until its snapshot is made, and has no lock on them any more. In a thread.
+    """
+    check_repo(repo)
+    folder = RepoFolder(cache, repo)
+    given_up = [blob for blob in dict.fromkeys(blobs) if blob not in kept]
+    with contextlib.ExitStack() as held:
+        ours = [
+            blob for blob in given_up if _is_held(held, folder, lock_path(cache, folder.name, blob))
+        ]
+        freed_bytes = sum(remove_part(folder, blob) for blob in ours)
+        # Whoever has the lock makes a snapshot, or removes one.
+        if len(ours) == len(given_up) and _is_held(held, folder, publish_lock(folder)):
+            used = {_blob_of(folder, path) for path in _files(folder.snapshots)}
+            freed_bytes += sum(_unlink(folder.blob(blob)) for blob in ours if blob not in used)
+    return freed_bytes
 
 
 def _locate(cache: Path, path: Path) -> tuple[RepoFolder, str, str]:
@@ -102,10 +125,20 @@ def _remove(folder: RepoFolder, commit: str, wanted: set[str]) -> Removed:
 
 def _hold(held: contextlib.ExitStack, folder: RepoFolder, lock: Path) -> None:
     """Keep downloads away. Raises HubError if one is under way."""
-    descriptor = try_lock(lock)
-    if descriptor is None:
+    if not _is_held(held, folder, lock):
         raise HubError("busy", f"{folder.repo} is being downloaded; cancel that first")
+
+
+def _is_held(held: contextlib.ExitStack, folder: RepoFolder, lock: Path) -> bool:
+    """Take a lock until ``held`` ends; False if another has it. Raises HubError."""
+    try:
+        descriptor = try_lock(lock)
+    except OSError as error:
+        raise disk_error(folder.blobs, error) from None
+    if descriptor is None:
+        return False
     held.callback(os.close, descriptor)
+    return True
 
 
 def _unused_projectors(repo: str, commit: str, present: set[str], wanted: set[str]) -> set[str]:

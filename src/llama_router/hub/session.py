@@ -13,9 +13,10 @@ import msgspec
 from yarl import URL
 
 from llama_router import __version__
-from llama_router.hub.addresses import Addresses, CarefulResolver
+from llama_router.hub.addresses import Addresses
 from llama_router.hub.errors import HubError, PassingError
 from llama_router.hub.patience import Patience, delay_s, retry_after_s
+from llama_router.hub.resolver import CarefulResolver
 
 _REDIRECTS_MAX_COUNT = 5
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -1,6 +1,7 @@
 """One cap on what all downloads together take of the line."""
 
 import asyncio
+import contextlib
 
 # How much may come at once after a pause.
 _BURST_S = 0.5
@@ -9,12 +10,28 @@ _PORTION_MIN_BYTES = 1024
 
 
 class Throttle:
-    """A token bucket of bytes. ``rate_bytes_per_s`` of 0 is no cap; it may be changed."""
+    """A token bucket of bytes. ``rate_bytes_per_s`` of 0 is no cap; another holds at once."""
 
     def __init__(self, rate_bytes_per_s: int = 0) -> None:
-        self.rate_bytes_per_s = rate_bytes_per_s
+        self._rate_bytes_per_s = rate_bytes_per_s
         self._allowed_bytes = 0.0
         self._seen_at: float | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def rate_bytes_per_s(self) -> int:
+        """What all downloads together may take."""
+        return self._rate_bytes_per_s
+
+    @rate_bytes_per_s.setter
+    def rate_bytes_per_s(self, rate_bytes_per_s: int) -> None:
+        if rate_bytes_per_s == self._rate_bytes_per_s:
+            return
+        self._rate_bytes_per_s = rate_bytes_per_s
+        # What is owed was reckoned by another rate.
+        self._allowed_bytes, self._seen_at = 0.0, None
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def portion_bytes(self) -> int:
@@ -39,4 +56,7 @@ class Throttle:
             most_bytes, self._allowed_bytes + since_s * self.rate_bytes_per_s
         ) - float(size_bytes)
         if self._allowed_bytes < 0:
-            await asyncio.sleep(-self._allowed_bytes / self.rate_bytes_per_s)
+            wait_s = -self._allowed_bytes / self.rate_bytes_per_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()

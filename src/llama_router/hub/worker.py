@@ -18,10 +18,11 @@ from typing import Any, BinaryIO
 import msgspec
 
 from llama_router.hub import listing
-from llama_router.hub.addresses import Addresses
-from llama_router.hub.download import Download, Hub, Pulled, discard_parts
+from llama_router.hub.download import Download, Hub
 from llama_router.hub.errors import HubError
+from llama_router.hub.hubs import Hubs
 from llama_router.hub.names import Reference, check_path, check_repo
+from llama_router.hub.progress import Pulled
 from llama_router.hub.protocol import (
     Answer,
     Discard,
@@ -38,8 +39,7 @@ from llama_router.hub.protocol import (
     Start,
     Stop,
 )
-from llama_router.hub.removal import remove_model
-from llama_router.hub.session import HubSession
+from llama_router.hub.removal import discard_parts, remove_model
 
 _log = logging.getLogger(__name__)
 
@@ -55,21 +55,28 @@ Send = Callable[[Message], None]
 class Worker:
     """Carries out orders; ``send`` takes what there is to say."""
 
-    def __init__(self, hub: Hub, send: Send) -> None:
-        self._hub = hub
+    def __init__(self, hubs: Hubs, send: Send) -> None:
+        self._hubs = hubs
         self._send = send
         self._downloads: dict[str, asyncio.Task[Pulled]] = {}
+        self._under_way: dict[str, Download] = {}
         self._questions: set[asyncio.Task[None]] = set()
 
-    def take(self, order: Order) -> None:
+    @property
+    def _hub(self) -> Hub:
+        return self._hubs.now
+
+    async def take(self, order: Order) -> None:
         """Begin to carry out an order."""
         match order:
+            case Settings():
+                await self._hubs.go_by(order)
             case Search():
-                self._ask(order.number, partial(self._search, order))
+                self._ask(order.number, partial(self._search, order, self._hub))
             case Files():
-                self._ask(order.number, partial(self._files, order))
+                self._ask(order.number, partial(self._files, order, self._hub))
             case Header():
-                self._ask(order.number, partial(self._header, order))
+                self._ask(order.number, partial(self._header, order, self._hub))
             case Discard():
                 self._ask(order.number, partial(self._discard, order))
             case Remove():
@@ -93,6 +100,7 @@ class Worker:
         task = asyncio.get_running_loop().create_task(
             self._answer(number, question), name=f"question {number}"
         )
+        self._hubs.used_by(task)
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
 
@@ -106,23 +114,23 @@ class Worker:
             _log.exception("a question to the hub failed")
             self._send(Failure(number, "internal_error", f"{type(error).__name__}: {error}"))
 
-    async def _search(self, order: Search) -> object:
-        self._check_online()
-        return await listing.search(self._hub.session, order.query, order.limit)
+    async def _search(self, order: Search, hub: Hub) -> object:
+        _check_online(hub)
+        return await listing.search(hub.session, order.query, order.limit)
 
-    async def _files(self, order: Files) -> object:
-        self._check_online()
-        found, _files = await listing.contents(self._hub.session, order.repo)
+    async def _files(self, order: Files, hub: Hub) -> object:
+        _check_online(hub)
+        found, _files = await listing.contents(hub.session, order.repo)
         return found
 
-    async def _header(self, order: Header) -> object:
-        self._check_online()
+    async def _header(self, order: Header, hub: Hub) -> object:
+        _check_online(hub)
         check_repo(order.repo)
         check_path(order.path)
-        url = listing.file_url(self._hub.session, order.repo, order.commit, order.path)
+        url = listing.file_url(hub.session, order.repo, order.commit, order.path)
         wanted = min(order.size_bytes, _HEADER_MAX_BYTES)
         what = f"{order.repo} {order.path}"
-        data = await listing.beginning(self._hub.session, url, wanted, what=what)
+        data = await listing.beginning(hub.session, url, wanted, what=what)
         await asyncio.to_thread(Path(order.to).write_bytes, data)
         return len(data)
 
@@ -131,11 +139,9 @@ class Worker:
         return await asyncio.to_thread(remove_model, self._hub.cache, paths)
 
     async def _discard(self, order: Discard) -> object:
-        return await asyncio.to_thread(discard_parts, self._hub.cache, order.repo, order.blobs)
-
-    def _check_online(self) -> None:
-        if self._hub.is_offline:
-            raise HubError("offline", _OFFLINE)
+        kept = {blob for one in self._under_way.values() for blob in one.progress.blobs}
+        cache = self._hub.cache
+        return await asyncio.to_thread(discard_parts, cache, order.repo, order.blobs, kept)
 
     def _begin(self, order: Start) -> None:
         name = order.download
@@ -143,15 +149,23 @@ class Worker:
         reference = Reference(order.repo, order.tag, order.file)
         download = Download(self._hub, reference, teller.tell)
         task = asyncio.get_running_loop().create_task(download.run(), name=f"pull {order.repo}")
+        self._hubs.used_by(task)
         self._downloads[name] = task
+        self._under_way[name] = download
 
         def end(_task: object) -> None:
             teller.close()
             self._downloads.pop(name, None)
+            self._under_way.pop(name, None)
             self._send(_ended(name, download, task))
 
         # Not at the end of the task itself: one that is stopped at once never begins.
         task.add_done_callback(end)
+
+
+def _check_online(hub: Hub) -> None:
+    if hub.is_offline:
+        raise HubError("offline", _OFFLINE)
 
 
 def _ended(name: str, download: Download, task: asyncio.Task[Pulled]) -> Ended:
@@ -193,20 +207,13 @@ class _Teller:
 async def serve(orders: asyncio.Queue[bytes], send: Send) -> None:
     """Carry out what comes, until an empty line. The first one is the settings."""
     settings = msgspec.json.decode(await orders.get(), type=Settings)
-    addresses = Addresses(settings.endpoint, settings.allowed_hosts)
     decoder = msgspec.json.Decoder(Order)
-    async with HubSession(addresses, settings.token, settings.patience) as session:
-        hub = Hub(
-            session,
-            Path(settings.cache),
-            max_parallel_files=settings.max_parallel_files,
-            bandwidth_bytes_per_s=settings.bandwidth_bytes_per_s,
-            is_offline=settings.is_offline,
-        )
-        worker = Worker(hub, send)
+    async with Hubs() as hubs:
+        worker = Worker(hubs, send)
         try:
+            await worker.take(settings)
             while line := await orders.get():
-                worker.take(decoder.decode(line))
+                await worker.take(decoder.decode(line))
         finally:
             await worker.close()
 

@@ -37,13 +37,14 @@ from llama_router.proxy.limits import (
     WRITE_HIGH_WATER_BYTES,
     WRITE_LOW_WATER_BYTES,
 )
-from llama_router.proxy.prepared import PreparedRequest
+from llama_router.proxy.prepared import PreparedRequest, fault_since
 
 if TYPE_CHECKING:
     from llama_router.proxy.server import Services
 
 _log = logging.getLogger(__name__)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_READS = (b"GET", b"HEAD")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 # How long a refused client may go on sending, so that it gets to read why (RFC 9112, section 9.6).
 _LINGER_S = 2.0
@@ -120,6 +121,18 @@ class ClientConnection(asyncio.Protocol):
     def gets_own_answer(self) -> bool:
         """Whether it is being answered by the router itself."""
         return self._exchange is not None and self._exchange.is_own
+
+    @property
+    def leans_on_key(self) -> bool:
+        """Whether what it has asked for is lost with the key that it came with.
+
+        That is a request whose body is still to come, and what is to be seen of the router itself,
+        which may go on for ever. Orders, and requests to models, have been taken.
+        """
+        if self._state is _BODY:
+            return True
+        prepared = self._prepared
+        return self.gets_own_answer and prepared is not None and prepared.head.method in _READS
 
     @property
     def wants_close(self) -> bool:
@@ -423,6 +436,19 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     # --- endings
+
+    def check_again(self) -> None:
+        """End what leans on a key that does not open it any more, and say so."""
+        prepared = self._prepared
+        if prepared is None or not self.leans_on_key:
+            return
+        fault = fault_since(prepared, self._services.guard)
+        if fault is None:
+            return
+        if self._exchange is None:
+            self._refuse(fault)
+        else:
+            self._exchange.abort(fault)
 
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""

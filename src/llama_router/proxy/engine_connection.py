@@ -202,9 +202,11 @@ class EngineConnection(asyncio.BufferedProtocol):
         """Whether a server-sent event of one's own could follow what has been relayed."""
         if self._answer is None or not self._answer.takes_events:
             return False
+        # Before the first event one may stand as well.
         if self._phase is _CHUNKED:
-            return self._scanner.at_boundary and self._last.endswith(b"\n\n\r\n")
-        return self._phase is _UNTIL_CLOSE and self._last.endswith(b"\n\n")
+            is_between = not self._last or self._last.endswith(b"\n\n\r\n")
+            return is_between and self._scanner.at_boundary
+        return self._phase is _UNTIL_CLOSE and (not self._last or self._last.endswith(b"\n\n"))
 
     def tail(self) -> bytes:
         """Return the last bytes of the answer as they came; to be asked from within ``on_end``."""

@@ -22,11 +22,17 @@ _REQUEST_DROPS = HOP_BY_HOP | {
 }
 _PLAIN_IN_FIELDS = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
+_ENCODING_FIELDS = frozenset({b"accept-encoding"})
+_FORGEABLE_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-llama-router-")
 # Of what a client says to this router, nothing that could be a key or that tells of its user is for
 # somebody else's server.
-_FOREIGN_DROPS = _KEY_FIELDS | {b"api-key", b"x-goog-api-key", b"origin", b"referer"}
-_FOREIGN_DROP_PREFIXES = (b"sec-",)
-_FORGEABLE_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-llama-router-")
+_FOREIGN_DROPS = (
+    _REQUEST_DROPS
+    | _ENCODING_FIELDS
+    | _KEY_FIELDS
+    | {b"api-key", b"x-goog-api-key", b"origin", b"referer"}
+)
+_FOREIGN_DROP_PREFIXES = (*_FORGEABLE_PREFIXES, b"sec-")
 _RESPONSE_DROPS = HOP_BY_HOP | {
     b"content-length",
     b"set-cookie",
@@ -52,6 +58,18 @@ def _named_in_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]
     return frozenset()
 
 
+def _kept(
+    headers: list[tuple[bytes, bytes]], drops: frozenset[bytes], drop_prefixes: tuple[bytes, ...]
+) -> list[bytes]:
+    """Return the parts of all lines but of those fields, and of what belongs to one connection."""
+    parts: list[bytes] = []
+    hidden = _named_in_connection(headers)
+    for name, value in headers:
+        if name not in drops and name not in hidden and not name.startswith(drop_prefixes):
+            parts += (name, b": ", value, b"\r\n")
+    return parts
+
+
 def request_fields(head: RequestHead, *, drop_keys: bool, is_direct: bool = False) -> bytes:
     """Return the lines of a request's head that an engine gets to see.
 
@@ -59,36 +77,15 @@ def request_fields(head: RequestHead, *, drop_keys: bool, is_direct: bool = Fals
     ``is_direct``: whether the client talks to the engine's own pages, which may only be there in
     compressed form. Elsewhere compression gains nothing, and no error event could follow it.
     """
-    parts: list[bytes] = []
-    hidden = _named_in_connection(head.headers)
-    for name, value in head.headers:
-        if (
-            name in _REQUEST_DROPS
-            or name in hidden
-            or name.startswith(_FORGEABLE_PREFIXES)
-            or (drop_keys and name in _KEY_FIELDS)
-            or (name == b"accept-encoding" and not is_direct)
-        ):
-            continue
-        parts += (name, b": ", value, b"\r\n")
-    return b"".join(parts)
+    drops = _REQUEST_DROPS if is_direct else _REQUEST_DROPS | _ENCODING_FIELDS
+    return b"".join(
+        _kept(head.headers, drops | _KEY_FIELDS if drop_keys else drops, _FORGEABLE_PREFIXES)
+    )
 
 
 def foreign_fields(head: RequestHead) -> bytes:
     """Return the lines of a request's head that a server on another machine gets to see."""
-    parts: list[bytes] = []
-    hidden = _named_in_connection(head.headers)
-    for name, value in head.headers:
-        if (
-            name in _REQUEST_DROPS
-            or name in _FOREIGN_DROPS
-            or name in hidden
-            or name.startswith((*_FORGEABLE_PREFIXES, *_FOREIGN_DROP_PREFIXES))
-            or name == b"accept-encoding"
-        ):
-            continue
-        parts += (name, b": ", value, b"\r\n")
-    return b"".join(parts)
+    return b"".join(_kept(head.headers, _FOREIGN_DROPS, _FOREIGN_DROP_PREFIXES))
 
 
 def via_line(own_name: bytes) -> bytes:
@@ -113,11 +110,7 @@ def control_fields(key: str, scopes: tuple[str, ...]) -> bytes:
 def response_fields(head: ResponseHead) -> bytes:
     """Return the status line and the fields of an answer that a client gets to see."""
     parts = [b"HTTP/1.1 %d " % head.status, head.reason, b"\r\n"]
-    hidden = _named_in_connection(head.headers)
-    for name, value in head.headers:
-        if name in _RESPONSE_DROPS or name in hidden or name.startswith(_RESPONSE_DROP_PREFIXES):
-            continue
-        parts += (name, b": ", value, b"\r\n")
+    parts += _kept(head.headers, _RESPONSE_DROPS, _RESPONSE_DROP_PREFIXES)
     if head.is_event_stream:
         # nginx and its kin would collect a stream before they pass it on.
         parts.append(b"x-accel-buffering: no\r\n")

@@ -176,7 +176,10 @@ class Guard:
         if any(scope in owner.scopes for owner in owners for scope in wanted):
             return
         if owners or is_admin:
-            raise ForbiddenError(f"this key does not open '{wanted[0]}': {hint}")
+            token = "router.admin_token, or " if ADMIN in wanted and self._keys.has_token else ""
+            raise ForbiddenError(
+                f"this key does not open '{wanted[0]}'; that takes {token}one with this scope"
+            )
         raise AuthenticationError(f"the key is not valid here: {hint}")
 
 

@@ -2,9 +2,9 @@
 
 Parsing tens of megabytes would hold the event loop for tens of milliseconds, and a thread would
 hold the interpreter as long. So bodies on disk are read by one small child, started at the first
-of them; it gets the open file, answers with a line, and ends when the router does. So are smaller
-ones that are slow to read, which are sent to it. What it changes it writes into a file that it is
-given, or sends back.
+of them; it gets the open file, answers with a line, and ends when the router does, or when none has
+come for a while. So are smaller ones that are slow to read, which are sent to it. What it changes
+it writes into a file that it is given, or sends back.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ from llama_router.proxy.peek import Peek
 
 # A gigabyte of form takes about a second.
 _INSPECTION_TIMEOUT_S = 60.0
+# It takes some 20 MiB, and a tenth of a second to start: who sends large bodies sends several.
+_IDLE_MAX_S = 300.0
 _RECEIVE_BYTES = 256 * 1024
 # Windows has no way to hand an open file to the child.
 _PASSES_FILES = sys.platform != "win32"
@@ -52,6 +54,8 @@ class BodyInspector:
         self._starting: asyncio.Task[None] | None = None
         self._start_error = ""
         self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+        self._retiring: asyncio.Task[None] | None = None
 
     async def inspect(self, source: IO[bytes] | bytes, form_type: bytes | None) -> Peek:
         """Return what a body, or the body in a file, names.
@@ -89,6 +93,7 @@ class BodyInspector:
     ) -> tuple[Answer, bytes]:
         async with self._turn:
             await self._ready()
+            self._keep()
             try:
                 async with asyncio.timeout(_INSPECTION_TIMEOUT_S):
                     answer, data = await self._ask(question, source, target)
@@ -99,6 +104,7 @@ class BodyInspector:
                 # The answer is still to come and would be taken for that of the next question.
                 await self.close()
                 raise
+            self._count_idle()
         if answer.error:
             raise BadRequestError(answer.error, param=answer.param)
         return answer, data
@@ -107,13 +113,33 @@ class BodyInspector:
         """End the child, also one that is just being started."""
         if self._starting is not None:
             await asyncio.wait([self._starting])
+        self._keep()
+        if self._retiring is not None:
+            await asyncio.wait([self._retiring])
+        await _reap(self._let_go())
+
+    def _count_idle(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(_IDLE_MAX_S, self._retire)
+
+    def _keep(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _retire(self) -> None:
+        """End the child for want of questions; the next one starts another."""
+        self._idle = None
+        # At once, so that a question that comes meanwhile does not ask this one.
+        reaping = _reap(self._let_go())
+        loop = asyncio.get_running_loop()
+        self._retiring = loop.create_task(reaping, name="end inspector")
+
+    def _let_go(self) -> "subprocess.Popen[bytes] | None":
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
-        if self._child is not None:
-            child, self._child = self._child, None
-            child.kill()
-            await asyncio.to_thread(child.wait)
+        child = self._child
+        self._socket = self._child = None
+        return child
 
     async def _ready(self) -> None:
         """Have the child started. Raises InternalError."""
@@ -133,6 +159,9 @@ class BodyInspector:
             self._child, self._socket = await asyncio.to_thread(_start_child)
         except OSError as error:
             self._start_error = str(error)
+        else:
+            # Whoever wanted it may have left.
+            self._count_idle()
         finally:
             self._starting = None
 
@@ -152,6 +181,12 @@ class BodyInspector:
             sent = socket.send_fds(channel, [text[:FIRST_QUESTION_BYTES]], files)
             await loop.sock_sendall(channel, text[sent:])
         return await _receive_answer(channel, has_data=target is None)
+
+
+async def _reap(child: "subprocess.Popen[bytes] | None") -> None:
+    if child is not None:
+        child.kill()
+        await asyncio.to_thread(child.wait)
 
 
 async def _receive_answer(channel: socket.socket, *, has_data: bool) -> tuple[Answer, bytes]:

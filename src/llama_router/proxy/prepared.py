@@ -15,8 +15,10 @@ from llama_router.proxy.caller import Caller
 from llama_router.proxy.errors import (
     ContentEncodingError,
     ExpectationError,
+    ForbiddenError,
     MalformedRequestError,
     PeerLoopError,
+    RequestError,
 )
 from llama_router.proxy.form import is_multipart
 from llama_router.proxy.forward import (
@@ -136,10 +138,7 @@ def request_cache(
                 " this one for the model's peer"
             )
         route = classify(head.method, head.path, head.query)
-        if route.kind is not RouteKind.CONTROL:
-            guard.check_inference(head)
-        if route.kind is RouteKind.NAMED and route.may_load:
-            guard.check_start(head)
+        _check_route(guard, head, route)
         _check_content_fields(head)
         if head.expect and head.expect != b"100-continue":
             raise ExpectationError("the only expectation met is '100-continue'")
@@ -168,6 +167,31 @@ def request_cache(
         )
 
     return HeadCache(prepare)
+
+
+def _check_route(guard: Guard, head: RequestHead, route: Route) -> None:
+    if route.kind is not RouteKind.CONTROL:
+        guard.check_inference(head)
+    if route.kind is RouteKind.NAMED and route.may_load:
+        guard.check_start(head)
+
+
+def fault_since(prepared: PreparedRequest, guard: Guard) -> RequestError | None:
+    """Return why a request that was let pass once would not be any more; None when it would.
+
+    That is so, too, when its key is for other models by now: what it was let see may be none of
+    these.
+    """
+    head, before = prepared.head, prepared.caller
+    try:
+        guard.check(head)
+        _check_route(guard, head, prepared.route)
+    except RequestError as error:
+        return error
+    now = guard.caller_of(head)
+    if (now.key, now.models) == (before.key, before.models):
+        return None
+    return ForbiddenError("what this key is for has been changed; ask again")
 
 
 def _body_limit_bytes(route: Route, path: bytes, form_type: bytes | None) -> int:

@@ -93,8 +93,8 @@ class Services:
     ) -> None:
         """Let these settings, all of them, hold from now on.
 
-        Requests under way go on; of connections that are open already, the next request is held
-        to the new keys.
+        Requests to models that are under way go on; of connections that are open already, the next
+        request is held to the new keys, and so is whoever follows the router's own events or logs.
         """
         self.guard = guard
         self.notify_model_swap = notify_model_swap
@@ -107,6 +107,7 @@ class Services:
         self.upstream_ignore_paths = [re.compile(pattern) for pattern in upstream_ignore_paths]
         self._key_limits.replace(guard.callers)
         self.requests = request_cache(guard, self._key_limits, self._own_name)
+        _check_again([one for one in self.connections if one.leans_on_key])
 
     def take_used_keys(self) -> set[str]:
         """Return the names of the keys that requests have come with since the last call."""
@@ -265,6 +266,18 @@ class ProxyServer:
 def _sweep_slice(connections: list[ClientConnection]) -> None:
     for connection in connections:
         connection.sweep()
+
+
+def _check_again(connections: list[ClientConnection]) -> None:
+    """Hold connections to keys that have changed, one for each callback: keys may be many."""
+    if connections:
+        asyncio.get_running_loop().call_soon(_check_next, connections)
+
+
+def _check_next(connections: list[ClientConnection]) -> None:
+    connection = connections.pop()
+    _check_again(connections)
+    connection.check_again()
 
 
 def _listening_socket(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from llama_router.core.settings import CoreSettings, GroupRule
 from llama_router.runtime.desk import Desk
 from llama_router.runtime.difference import Difference, difference
 from llama_router.runtime.memory import Memory
-from llama_router.runtime.roster import Roster, RosterModel, device_bytes, group_name
+from llama_router.runtime.roster import Roster, device_bytes, group_name
 
 # Made and told in one callback; one takes some 30 µs.
 _PORTION_COUNT = 20
@@ -62,7 +62,7 @@ class Applier:
             unknown=unknown_names(new.config, new),
         )
 
-    async def apply(self, step: Step) -> list[RosterModel]:
+    async def apply(self, step: Step) -> list[Collection[object]]:
         """Go over to another roster and its config.
 
         New models are known before a name leads to them, and removed ones until none does. Engines
@@ -76,12 +76,13 @@ class Applier:
             await asyncio.sleep(0)
         known = desk.core.ledger.models
         # Engines may take longer to their end than it is to the next change.
-        leaving = {
-            name: model
-            for name, model in desk.roster.leaving.items()
-            if name in known and name not in step.roster
-        }
-        before = desk.roster.follow(step.roster, leaving={**leaving, **other.leaving})
+        leaving = dict(other.leaving)
+        for left in _portions(tuple(desk.roster.leaving.items())):
+            for name, model in left:
+                if name in known and name not in step.roster:
+                    leaving.setdefault(name, model)
+            await asyncio.sleep(0)
+        before = desk.roster.follow(step.roster, leaving=leaving)
         for follow in self.followers:
             follow(step.roster.config)
         if step.settings is not self._settings:
@@ -96,6 +97,7 @@ class Applier:
         for portion in _portions(other.removed):
             for name in portion:
                 memory.forget(name)
+                desk.room.forget(name)
             desk.post(ModelsPatched((), tuple(portion)))
             await asyncio.sleep(0)
         return before

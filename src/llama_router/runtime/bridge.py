@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -20,7 +21,11 @@ from llama_router.control.facade import (
     VictimInfo,
 )
 from llama_router.engines.logs import LogStore
-from llama_router.proxy.errors import ForbiddenError, ModelNotFoundError
+from llama_router.proxy.errors import (
+    EndpointNotAllowedError,
+    ForbiddenError,
+    ModelNotFoundError,
+)
 from llama_router.proxy.server import ProxyServer, Services
 from llama_router.runtime.bridge_ask import ask
 from llama_router.runtime.bridge_events import EventLines
@@ -33,7 +38,6 @@ from llama_router.runtime.bridge_models import (
     other_names,
 )
 from llama_router.runtime.desk import Desk
-from llama_router.runtime.names import ALIAS
 from llama_router.runtime.roster import RosterModel
 from llama_router.store.records import RequestRecord
 from llama_router.store.store import StoreError
@@ -78,6 +82,10 @@ class Bridge:
         """See Facade."""
         return await self._ask(self._model(name))
 
+    async def others(self) -> list[ListedModel]:
+        """See Facade."""
+        return await self._ask(_in_portions(other_names(self._desk, (), has_aliases=False)))
+
     async def listing(self, key: str) -> list[ListedModel]:
         """See Facade."""
         return await self._ask(self._listing(key))
@@ -88,11 +96,11 @@ class Bridge:
 
     async def load(self, name: str) -> ModelInfo:
         """See Facade."""
-        return await self._ask(self._ordered(name, self._desk.load))
+        return await self._ask(self._load(name))
 
     async def unload(self, name: str) -> ModelInfo:
         """See Facade."""
-        return await self._ask(self._ordered(name, self._desk.unload))
+        return await self._ask(self._unload(name))
 
     async def info(self) -> RouterInfo:
         """See Facade."""
@@ -147,34 +155,40 @@ class Bridge:
         for start in range(0, len(models), _PORTION_COUNT):
             if start:
                 await asyncio.sleep(0)
-            described += map(self._describe, models[start : start + _PORTION_COUNT])
+            portion = models[start : start + _PORTION_COUNT]
+            described += map(self._describe, filter(self._is_known, portion))
         return described
 
     async def _listing(self, key: str) -> list[ListedModel]:
-        patterns = self.patterns_of(key)
+        patterns, is_off = self.patterns_of(key), self._desk.names.is_off
         listed: list[ListedModel] = []
         aliases: list[ListedModel] = []
         models = self._desk.roster.models
         for start in range(0, len(models), _PORTION_COUNT):
             if start:
                 await asyncio.sleep(0)
-            for model in models[start : start + _PORTION_COUNT]:
-                if model.entry.unlisted:
+            for model in filter(self._is_known, models[start : start + _PORTION_COUNT]):
+                if model.entry.unlisted or is_off(model.found.id):
                     continue
                 if may_use(patterns, model.found.id):
                     listed.append(listed_model(model, self._describe(model)))
                 else:
                     aliases += open_aliases(model, patterns)
-        others = list(other_names(self._desk, patterns))
+        others = await _in_portions(other_names(self._desk, patterns))
         shown = {one.id for one in others}
-        return [*listed, *others, *(one for one in aliases if one.id not in shown)]
+        aliases = [one for one in aliases if one.id not in shown and not is_off(one.id)]
+        return [*listed, *others, *aliases]
 
     async def _listed(self, name: str, key: str) -> ListedModel:
         patterns = self.patterns_of(key)
-        for other in other_names(self._desk, patterns):
-            if other.id == name and other.kind != ALIAS:
+        others = other_names(self._desk, patterns, has_aliases=False)
+        for other in await _in_portions(others):
+            if other.id == name:
                 return other
         model = self._desk.roster[self._find_for(patterns, name)]
+        if self._desk.names.is_off(name):
+            # Says so.
+            self._desk.resolve(name)
         return listed_model(model, self._describe(model))
 
     async def _whose_log(self, name: str | None, key: str) -> str | None:
@@ -196,12 +210,29 @@ class Bridge:
         found = self._desk.find(name)
         return self._describe(self._desk.roster[found.id])
 
-    async def _ordered(
-        self, name: str, order: Callable[[str], Coroutine[object, object, None]]
-    ) -> ModelInfo:
-        model = self._desk.resolve(name).model
-        await order(model)
-        return self._describe(self._desk.roster[model])
+    async def _load(self, name: str) -> ModelInfo:
+        model = self._meant(name)
+        await self._desk.load(model)
+        return await self._model(model)
+
+    async def _unload(self, name: str) -> ModelInfo:
+        try:
+            found = self._desk.find(name)
+        except ModelNotFoundError:
+            found = None
+        # Whatever a profile makes of its name: what runs can be stopped.
+        model = self._meant(name) if found is None or found.invalid else found.id
+        await self._desk.unload(model)
+        return await self._model(model)
+
+    def _meant(self, name: str) -> str:
+        """Return the id of our model that a request of this name would be for."""
+        target = self._desk.resolve(name)
+        if target.door is not None:
+            raise EndpointNotAllowedError(
+                f"'{target.model}' is on another machine and takes inference requests only"
+            )
+        return target.model
 
     async def _info(self) -> RouterInfo:
         return RouterInfo(
@@ -229,7 +260,7 @@ class Bridge:
         )
 
     async def _plan(self, name: str) -> PlanInfo:
-        model = self._desk.resolve(name).model
+        model = self._meant(name)
         if self._desk.foresight is not None:
             await self._desk.foresight.know(model)
         core = self._desk.core
@@ -246,8 +277,21 @@ class Bridge:
             victims=tuple(VictimInfo(one.model, one.reason, one.in_flight) for one in plan.victims),
         )
 
+    def _is_known(self, model: RosterModel) -> bool:
+        """Tell whether a model is still there: lists are made in portions."""
+        return bool(model.found.invalid) or model.found.id in self._desk.core.ledger.models
+
     def _describe(self, model: RosterModel) -> ModelInfo:
         return describe(self._desk, model, self._loop.time())
+
+
+async def _in_portions(items: Iterator[_T]) -> list[_T]:
+    """Return all items, of which there may be thousands, letting others in between."""
+    taken: list[_T] = []
+    while portion := list(islice(items, _PORTION_COUNT)):
+        taken += portion
+        await asyncio.sleep(0)
+    return taken
 
 
 def _history(store: History, since_s: float, limit: int) -> list[bytes]:

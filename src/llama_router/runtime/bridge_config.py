@@ -1,9 +1,9 @@
 """The control plane's way to whatever changes what the router serves."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,29 +11,32 @@ import msgspec
 from llama_router.catalog.model import ModelSource
 from llama_router.config.edit import Edit, LocalOnlyError, refuse_local_only
 from llama_router.config.json_schema import json_schema
-from llama_router.config.problems import ConfigError, Problem
+from llama_router.config.problems import ConfigError, Issue, Problem, format_keys
 from llama_router.config.resolve import Origin, Resolved
-from llama_router.config.secrets import redacted, redacted_text
-from llama_router.control.configuration import (
+from llama_router.config.schema import Config
+from llama_router.config.secrets import redacted
+from llama_router.control.facade import ControlError
+from llama_router.control.facades import (
     ConfigEdit,
     ConfigText,
+    DeletedInfo,
     ImportInfo,
+    ParameterInfo,
     ProblemInfo,
+    ProfileInfo,
     ReloadInfo,
     RescanInfo,
+    SettingsInfo,
 )
-from llama_router.control.facade import ControlError
-from llama_router.control.models import DeletedInfo, ParameterInfo, SettingsInfo
-from llama_router.control.profiles import ProfileInfo
 from llama_router.engines.parameters import Parameter, ParameterTable
+from llama_router.proxy.errors import ModelNotFoundError, RequestError
 from llama_router.runtime.bridge_ask import ask
 from llama_router.runtime.bridge_deletion import HubCache, delete_files
 from llama_router.runtime.changes import (
     Changes,
-    EditConflictError,
-    NotEditableError,
     ReloadReport,
 )
+from llama_router.runtime.config_editing import EditConflictError, NotEditableError
 from llama_router.runtime.config_file import ReadError
 from llama_router.runtime.desk import Desk
 from llama_router.runtime.feed import ProfileChanged
@@ -57,23 +60,19 @@ class ConfigBridge:
         self.changes: Changes | None = None
         # A long text takes a thread, which engines need to start, for up to a minute.
         self._validating = asyncio.Lock()
+        self._showing = asyncio.Lock()
 
     # --- ConfigFacade
 
     async def text(self) -> ConfigText:
         """See ConfigFacade."""
-        path, text, etag = await self._ask(self._text())
-        try:
-            shown = await asyncio.to_thread(redacted_text, text, path)
-        except ConfigError as error:
-            raise ControlError(409, "invalid_config", str(error)) from None
-        return ConfigText(path=str(path), text=shown, etag=etag)
+        return await self._ask(self._text())
 
     async def resolved(self, name: str) -> SettingsInfo:
         """See ConfigFacade."""
-        return await self._ask(self._settings(name))
+        return await self._ask(self._placed(name))
 
-    async def edit(self, edits: Sequence[ConfigEdit], etag: str) -> tuple[str, ReloadInfo]:
+    async def edit(self, edits: Sequence[ConfigEdit], etag: str | None) -> tuple[str, ReloadInfo]:
         """See ConfigFacade."""
         return await self._ask(self._edit(edits, etag))
 
@@ -97,6 +96,7 @@ class ConfigBridge:
             new_models=len(report.new_models),
             removed=len(report.removed),
             changed=len(report.changed),
+            warnings=report.warnings,
         )
 
     async def import_folder(self, path: str, state: str) -> ImportInfo:
@@ -127,9 +127,9 @@ class ConfigBridge:
         table = await self._ask(self._table(name))
         return None if table is None else list(map(_parameter_info, table.parameters.values()))
 
-    async def delete(self, name: str) -> DeletedInfo:
+    async def delete(self, name: str, *, force: bool) -> DeletedInfo:
         """See SettingsFacade."""
-        return await self._ask(self._delete(name))
+        return await self._ask(self._delete(name, force=force))
 
     # --- ProfilesFacade
 
@@ -163,10 +163,15 @@ class ConfigBridge:
 
     # --- on the data plane's loop
 
-    async def _text(self) -> tuple[Path, str, str]:
+    async def _text(self) -> ConfigText:
         changes = self._changes
-        text, etag = await changes.config_text()
-        return changes.source.path or Path(), text, etag
+        async with self._showing:
+            text, etag = await changes.config_text()
+            try:
+                shown = await changes.without_secrets(text)
+            except ConfigError as error:
+                raise ControlError(409, "invalid_config", str(error)) from None
+        return ConfigText(path=str(changes.source.path or ""), text=shown, etag=etag)
 
     async def _validate(self, text: str) -> Sequence[Problem]:
         changes = self._changes
@@ -175,9 +180,9 @@ class ConfigBridge:
 
     async def _settings(self, name: str) -> SettingsInfo:
         model = self._desk.find(name).id
-        return self._info(model, self._changes.resolved(model))
+        return await self._info(model, await self._changes.resolved(model))
 
-    async def _edit(self, edits: Sequence[ConfigEdit], etag: str) -> tuple[str, ReloadInfo]:
+    async def _edit(self, edits: Sequence[ConfigEdit], etag: str | None) -> tuple[str, ReloadInfo]:
         wanted = [Edit(one.op, one.path, one.value) for one in edits]
         try:
             refuse_local_only(wanted)
@@ -191,7 +196,8 @@ class ConfigBridge:
     ) -> SettingsInfo:
         model = self._desk.find(name).id
         await self._check_parameters(model, settings.get("parameters"))
-        return self._info(model, await self._changes.override(model, settings, keep=keep))
+        self._check_names(model, settings.get("filters"))
+        return await self._info(model, await self._changes.override(model, settings, keep=keep))
 
     async def _check_parameters(self, model: str, wanted: object) -> None:
         """Raise ControlError for options that the model's engine has not, or nobody may set."""
@@ -210,6 +216,17 @@ class ConfigBridge:
             message = f"parameters: {'; '.join(problems)}"
             raise ControlError(400, "invalid_request", message, param="settings.parameters")
 
+    def _check_names(self, model: str, filters: object) -> None:
+        """Raise ControlError where a name that gets parameters of its own leads elsewhere."""
+        named = filters.get("set_params_by_id") if isinstance(filters, dict) else None
+        for name in named or ():
+            owner = name if name in self._changes.config.selectors else ""
+            with contextlib.suppress(ModelNotFoundError):
+                owner = owner or self._desk.find(name).id
+            if owner not in ("", model):
+                message = f"filters.set_params_by_id: '{name}' is a name of '{owner}'"
+                raise ControlError(400, "invalid_request", message, param="settings.filters")
+
     async def _table(self, name: str | None) -> ParameterTable | None:
         changes, desk = self._changes, self._desk
         spawn = changes.config.default_spawn
@@ -217,24 +234,50 @@ class ConfigBridge:
             spawn = desk.roster[desk.find(name).id].spawn
         return await desk.room.parameters.of(spawn.command)
 
-    async def _delete(self, name: str) -> DeletedInfo:
+    async def _delete(self, name: str, *, force: bool) -> DeletedInfo:
         found, changes = self._desk.find(name), self._changes
-        if not found.invalid and found.source is not ModelSource.CONFIG:
-            await self._desk.unload(found.id)
+        if found.source is not ModelSource.CONFIG:
+            startup = self._startup_edits(found.id, force=force)
+            if not found.invalid:
+                await self._desk.unload(found.id)
+            if startup:
+                await changes.edit_config(startup, None)
         return await delete_files(found, self._cache, changes.rescan)
+
+    def _startup_edits(self, model: str, *, force: bool) -> list[Edit]:
+        """Return what takes a model out of the config as startup_model. Raises ControlError.
+
+        Without it the next start would be refused.
+        """
+        name = self._changes.config.startup_model
+        try:
+            is_startup = bool(name) and self._desk.find(name).id == model
+        except RequestError:
+            is_startup = False
+        if is_startup and not force:
+            message = (
+                f"'{model}' is loaded at each start: take it out of the config's startup_model"
+            )
+            raise ControlError(409, "startup_model", f"{message}, or say force=true, which does so")
+        return [Edit("set", ("startup_model",), "")] if is_startup else []
 
     async def _drop_override(self, name: str) -> SettingsInfo:
         model = self._desk.find(name).id
-        return self._info(model, await self._changes.drop_override(model))
+        return await self._info(model, await self._changes.drop_override(model))
 
-    def _info(self, model: str, resolved: Resolved) -> SettingsInfo:
-        settings = resolved.entry.model_dump(mode="json", exclude={"name", "state"})
-        return SettingsInfo(
-            model=model,
-            settings=redacted(settings, place=("models", 0)),
-            origins={key: _in_words(origin) for key, origin in resolved.origins.items()},
-            override=dict(self._changes.overrides[model]),
-        )
+    async def _placed(self, name: str) -> SettingsInfo:
+        """Return the settings of a model, their origins with the lines of the file."""
+        changes, model = self._changes, self._desk.find(name).id
+        resolved = await changes.resolved(model)
+        info = await self._info(model, resolved)
+        issues = [Issue(one.keys, key) for key, one in resolved.origins.items() if one.keys]
+        places = {one.message: one for one in await changes.located(issues)}
+        origins = {key: _with_place(text, places.get(key)) for key, text in info.origins.items()}
+        return msgspec.structs.replace(info, origins=origins)
+
+    async def _info(self, model: str, resolved: Resolved) -> SettingsInfo:
+        override = self._changes.overrides[model]
+        return await asyncio.to_thread(_settings_info, model, resolved, override)
 
     async def _profiles(self) -> tuple[list[ProfileInfo], str]:
         names = self._desk.names
@@ -270,11 +313,35 @@ def _parameter_info(one: Parameter) -> ParameterInfo:
     )
 
 
-def _in_words(origin: Origin) -> str:
-    if not origin.keys:
-        return origin.layer
-    place = ".".join(str(key) for key in origin.keys)
+def _settings_info(model: str, resolved: Resolved, override: Mapping[str, object]) -> SettingsInfo:
+    settings = resolved.entry.model_dump(mode="json", exclude={"name", "state"})
+    return SettingsInfo(
+        model=model,
+        settings=redacted(settings, place=("models", 0)),
+        origins={
+            key: _in_words(origin, resolved.config) for key, origin in resolved.origins.items()
+        },
+        override=dict(override),
+    )
+
+
+def _in_words(origin: Origin, config: Config) -> str:
+    """Write the place of a value so that ``llama-router config set`` takes it."""
+    match origin.keys:
+        case ():
+            return origin.layer
+        case ("models", int(index), *rest):
+            place = f"models[{config.models[index].name}].{format_keys(rest)}"
+        case keys:
+            place = format_keys(keys)
     return f"{origin.layer} ({place})"
+
+
+def _with_place(origin: str, place: Problem | None) -> str:
+    """Add file and line to ``layer (key)``."""
+    if place is None or not (place.file and place.line):
+        return origin
+    return f"{origin.removesuffix(')')}, {place.file}:{place.line})"
 
 
 def _problem_info(problem: Problem) -> ProblemInfo:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from llama_router.catalog.model import CatalogModel, ModelSource
 from llama_router.control.facade import ControlError
-from llama_router.control.models import DeletedInfo
+from llama_router.control.facades import DeletedInfo
 
 _SUFFIX = ".gguf"
 

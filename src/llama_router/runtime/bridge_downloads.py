@@ -5,8 +5,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from llama_router.control.downloads import DownloadInfo, FileInfo, HitInfo, RepoInfo, VariantInfo
 from llama_router.control.facade import ControlError
+from llama_router.control.facades import DownloadInfo, FileInfo, HitInfo, RepoInfo, VariantInfo
 from llama_router.hub.choice import Contents, RepoFile, Variant
 from llama_router.hub.errors import HubError
 from llama_router.hub.layout import RepoFolder

@@ -11,7 +11,7 @@ from llama_router.catalog.candidate import printable
 from llama_router.control.facade import ListedModel, ModelInfo
 from llama_router.core.events import DeviceBytes
 from llama_router.runtime.desk import Desk
-from llama_router.runtime.names import ALIAS
+from llama_router.runtime.names import ALIAS, aliases_of
 from llama_router.runtime.roster import RosterModel
 
 # States in which a process holds what is booked.
@@ -79,12 +79,14 @@ def listed_model(model: RosterModel, info: ModelInfo) -> ListedModel:
     )
 
 
-def other_names(desk: Desk, patterns: tuple[str, ...]) -> Iterator[ListedModel]:
+def other_names(
+    desk: Desk, patterns: tuple[str, ...], *, has_aliases: bool = True
+) -> Iterator[ListedModel]:
     """Return what the list has beside our models, as far as a key's ``patterns`` open it.
 
     That is aliases, if the config says so, selectors, and the models of peers.
     """
-    for one in desk.names.listing():
+    for one in desk.names.listing(has_aliases=has_aliases):
         if may_use(patterns, one.name):
             yield ListedModel(
                 id=one.name,
@@ -97,7 +99,7 @@ def other_names(desk: Desk, patterns: tuple[str, ...]) -> Iterator[ListedModel]:
 
 def open_aliases(model: RosterModel, patterns: tuple[str, ...]) -> Iterator[ListedModel]:
     """Return the aliases that a key opens of a model whose id it does not."""
-    for alias in model.entry.aliases:
+    for alias in aliases_of(model):
         if may_use(patterns, alias):
             yield ListedModel(id=alias, kind=ALIAS, title=model.entry.title)
 

@@ -10,28 +10,34 @@ import contextlib
 import logging
 import operator
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from llama_router.catalog.model import CatalogModel
-from llama_router.config import files
-from llama_router.config.edit import EDITS_MAX_COUNT, ChangedError, Edit, edited, etag, write
-from llama_router.config.macros import without_macros
-from llama_router.config.problems import ConfigError, Problem
+from llama_router.config.edit import Edit
+from llama_router.config.problems import ConfigError, Issue, Problem, format_keys
 from llama_router.config.resolve import Resolved, resolve
-from llama_router.config.schema import Config, ModelEntry, RouterSettings, merged
+from llama_router.config.schema import Config, ModelEntry, ModelSettings, RouterSettings, merged
 from llama_router.proxy.errors import ShuttingDownError
 from llama_router.runtime.applying import Applier, Step
-from llama_router.runtime.config_file import ConfigSource, ReadError, Reading, read_aside
+from llama_router.runtime.config_aside import ConfigAside
+from llama_router.runtime.config_editing import (
+    EditConflictError,
+    NotEditableError,
+    edits_for,
+    says,
+    text_of,
+    write_edited,
+)
+from llama_router.runtime.config_file import ConfigSource, ReadError, Reading
 from llama_router.runtime.difference import restart_needed
 from llama_router.runtime.feed import ConfigRead, FeedEvent, ModelsOnDisk
 from llama_router.runtime.importing import pick
 from llama_router.runtime.overrides import OverrideError, Overrides, entry_index, kept
 from llama_router.runtime.roster import Roster, build_roster
-from llama_router.runtime.stock import places, unseen
+from llama_router.runtime.stock import Seen, places
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -57,23 +63,12 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RescanReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Models on disk that have come, gone or changed, by their ids."""
+    """Models on disk that have come, gone or changed, by their ids; what was not looked at."""
 
     new_models: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-
-
-class NotEditableError(Exception):
-    """There is no file of the router's own form that could be changed."""
-
-
-class EditConflictError(Exception):
-    """The file is not what it was when the edit was made; ``etag`` is what it is now."""
-
-    def __init__(self, now: str) -> None:
-        super().__init__("the config file has been changed meanwhile; read it again")
-        self.etag = now
+    warnings: tuple[str, ...] = ()
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,22 +83,10 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 _REFUSALS = (ConfigError, ReadError, OverrideError, EditConflictError, NotEditableError)
 
 
-class Finds(Protocol):
-    """What a look at the disk has found."""
-
-    @property
-    def models(self) -> Sequence[CatalogModel]:
-        """All models, sorted by id."""
-
-    @property
-    def problem(self) -> str:
-        """Why there was no look, and these are those of the last one; empty when there was."""
-
-
 class Shelves(Protocol):
     """Whoever looks at the disk."""
 
-    async def take(self, config: Config) -> Finds:
+    async def take(self, config: Config) -> Seen:
         """Find the models in the places of this config."""
 
 
@@ -112,7 +95,8 @@ class Changes:
 
     ``stale`` says why what runs is not what the file says; empty when it is. What has begun goes on
     to its end when who asked for it leaves: nothing is ever applied in part. ``publish`` gets what
-    is worth telling.
+    is worth telling. ``reread`` is called, aside, before a config is followed that was read anew:
+    it reads what stands in files of its own and returns doubts, or raises ReadError.
     """
 
     def __init__(
@@ -120,13 +104,14 @@ class Changes:
         *,
         source: ConfigSource,
         reading: Reading,
-        finds: Finds,
+        finds: Seen,
         stock: Shelves,
         applier: Applier,
         roster: Roster,
         folders: Shelves | None = None,
         overrides: Overrides | None = None,
         publish: Callable[[FeedEvent], object] = lambda _event: None,
+        reread: Callable[[Config], Sequence[str]] = lambda _config: (),
     ) -> None:
         self._source = source
         self._reading = reading
@@ -138,8 +123,10 @@ class Changes:
         self._roster = roster
         self._overrides = overrides or Overrides()
         self._publish = publish
+        self._reread = reread
         # Entries of imported folders, where there is no file to put them into.
         self._imported: tuple[ModelEntry, ...] = ()
+        self._aside = ConfigAside()
         self._lock = asyncio.Lock()
         # A reload that has not begun yet: whoever wants one meanwhile wants this one.
         self._next: asyncio.Task[ReloadReport] | None = None
@@ -182,16 +169,16 @@ class Changes:
             self._next = None
             _log.info("reload: %s", why)
             try:
-                reading = await asyncio.to_thread(read_aside, self._source)
+                reading = await asyncio.to_thread(self._aside.read, self._source)
+                doubts = await asyncio.to_thread(self._reread, reading.config)
                 report = await self._follow(reading=reading, finds=None)
             except Exception as error:
                 self._refused(why, error)
                 raise
             self._followed(why, report)
-            for warning in reading.warnings:
-                _log.warning("%s", warning)
+            await asyncio.to_thread(_warn, (*reading.warnings, *doubts))
             _log.info("reloaded; %s", report.in_words())
-            return report
+            return msgspec.structs.replace(report, warnings=(*report.warnings, *doubts))
 
     def _refused(self, why: str, error: Exception) -> None:
         is_known = isinstance(error, ConfigError | ReadError)
@@ -214,14 +201,12 @@ class Changes:
 
     async def is_read_already(self) -> bool:
         """Tell whether the file says what was read last: whoever has changed it was the router."""
-        path, text = self._source.path, self._reading.text
-        if path is None or self.stale:
-            return False
-        try:
-            content = await asyncio.to_thread(files.read_bytes, path)
-        except files.FileError:
-            return False
-        return content.decode("utf-8-sig", "replace") == text
+        path = self._source.path
+        # What is under way may be what has written it.
+        async with self._lock:
+            if path is None or self.stale:
+                return False
+            return await asyncio.to_thread(says, path, self._reading.text)
 
     async def rescan(self, begun: Callable[[], object] | None = None) -> RescanReport:
         """Look at the disk anew: new models come, those whose files are gone go.
@@ -237,12 +222,18 @@ class Changes:
             finds = await self._stock.take(self._merged())
             if finds.problem:
                 raise ReadError(f"the models on disk could not be looked at: {finds.problem}")
-            if self._is_nothing_new(finds):
-                return RescanReport()
+            if await asyncio.to_thread(self._is_nothing_new, finds):
+                self._finds = finds
+                return RescanReport(warnings=tuple(finds.warnings))
             other = (await self._step(self._reading, finds, self._overrides)).other
-        report = RescanReport(new_models=other.added, removed=other.removed, changed=other.changed)
-        if report != RescanReport():
-            new, gone, changed = (len(ids) for ids in msgspec.structs.astuple(report))
+        report = RescanReport(
+            new_models=other.added,
+            removed=other.removed,
+            changed=other.changed,
+            warnings=tuple(finds.warnings),
+        )
+        new, gone, changed = map(len, (other.added, other.removed, other.changed))
+        if new or gone or changed:
             _log.info("models on disk: %d new, %d gone, %d changed", new, gone, changed)
             event = ModelsOnDisk(
                 time_s=time.time(), model="", added=new, removed=gone, changed=changed
@@ -250,7 +241,7 @@ class Changes:
             self._publish(event)
         return report
 
-    def _is_nothing_new(self, finds: Finds) -> bool:
+    def _is_nothing_new(self, finds: Seen) -> bool:
         """Tell whether a scan has found what the last one has, to the object.
 
         Files of manual models are nobody's finds and have to be looked at.
@@ -262,7 +253,7 @@ class Changes:
             and not any(one.path and one.state == "manual" for one in self.config.models)
         )
 
-    async def _follow(self, *, reading: Reading, finds: Finds | None) -> ReloadReport:
+    async def _follow(self, *, reading: Reading, finds: Seen | None) -> ReloadReport:
         """Follow another reading of the config."""
         other = (await self._step(reading, finds, self._overrides)).other
         return ReloadReport(
@@ -270,18 +261,20 @@ class Changes:
             added=other.added,
             removed=other.removed,
             restart_needed=restart_needed(self._started, reading.config),
-            warnings=(*map(str, reading.warnings), *unseen(self._finds.problem)),
+            warnings=(*map(str, reading.warnings), *self._finds.warnings),
         )
 
-    async def _step(self, reading: Reading, finds: Finds | None, overrides: Overrides) -> Step:
+    async def _step(self, reading: Reading, finds: Seen | None, overrides: Overrides) -> Step:
         """Follow these; without ``finds`` the disk is looked at. Under the lock."""
         config = self._merged(reading)
-        if finds is None or places(config) != places(self.config):
+        if finds is None or await asyncio.to_thread(_are_elsewhere, self.config, config):
             finds = await self._stock.take(config)
-        new = await asyncio.to_thread(build_roster, config, finds.models, overrides.layers)
+        new = await asyncio.to_thread(
+            build_roster, config, finds.models, overrides.layers, finds.silent
+        )
         step = await asyncio.to_thread(self._applier.compare, new)
-        old: list[Any] = await self._applier.apply(step)
-        old += self._reading.config.models
+        old = await self._applier.apply(step)
+        old += (self._reading.config.models, self._finds.models)
         self._reading, self._finds, self._overrides = reading, finds, overrides
         await asyncio.to_thread(_let_go, old)
         return step
@@ -297,8 +290,12 @@ class Changes:
 
     async def config_text(self) -> tuple[str, str]:
         """Return the file as it is now, and its etag. Raises NotEditableError or ConfigError."""
-        text = await asyncio.to_thread(self._read_text)
-        return text, etag(text)
+        return await asyncio.to_thread(text_of, self._source, self._reading)
+
+    async def without_secrets(self, text: str) -> str:
+        """Return a text of the file as it may be shown. Raises ConfigError or ReadError."""
+        path = self._source.path or Path()
+        return await asyncio.to_thread(self._aside.redact, text, path)
 
     async def edit_config(
         self, edits: Sequence[Edit], known_etag: str | None
@@ -318,10 +315,9 @@ class Changes:
             return self._reading.etag, report
 
     async def _edit(self, edits: Sequence[Edit], known_etag: str | None) -> ReloadReport:
-        text = await asyncio.to_thread(self._read_text)
-        if known_etag is not None and etag(text) != known_etag:
-            raise EditConflictError(etag(text))
-        reading = await asyncio.to_thread(self._write_edited, text, edits)
+        reading = await asyncio.to_thread(
+            write_edited, self._aside, self._source, self._reading, edits, known_etag
+        )
         try:
             report = await self._follow(reading=reading, finds=self._finds)
         except Exception as error:
@@ -331,35 +327,17 @@ class Changes:
         _log.info("the config was edited; %s", report.in_words())
         return report
 
-    def _read_text(self) -> str:
-        path = self._editable_path()
-        try:
-            return files.read_bytes(path).decode("utf-8-sig")
-        except (files.FileError, UnicodeDecodeError) as error:
-            raise ConfigError([Problem(str(path), 0, "", str(error))]) from None
-
-    def _editable_path(self) -> Path:
+    async def located(self, issues: Sequence[Issue]) -> tuple[Problem, ...]:
+        """Say where in the file these are. Raises ConfigError or ReadError."""
         path = self._source.path
-        if path is None or self._reading.is_foreign:
-            raise NotEditableError("this router's config is in no file of its own form")
-        return path
-
-    def _write_edited(self, text: str, edits: Sequence[Edit]) -> Reading:
-        path = self._editable_path()
-        changed = text
-        for start in range(0, len(edits), EDITS_MAX_COUNT):
-            changed = edited(changed, edits[start : start + EDITS_MAX_COUNT], path)
-        reading = self._source.read_text(changed)
-        try:
-            write(path, text, changed)
-        except ChangedError:
-            raise EditConflictError(etag(self._read_text())) from None
-        return reading
+        if path is None or not issues:
+            return tuple(Problem("", 0, format_keys(one.keys), one.message) for one in issues)
+        return await asyncio.to_thread(self._aside.locate, path, self._reading, issues)
 
     async def validate(self, text: str) -> tuple[Problem, ...]:
         """Return what is wrong with a text as this router's config; nothing if it can be run."""
         try:
-            await asyncio.to_thread(read_aside, self._source, text)
+            await asyncio.to_thread(self._aside.read, self._source, text)
         except ConfigError as error:
             return error.problems
         return ()
@@ -380,22 +358,18 @@ class Changes:
             if found.problem:
                 raise ReadError(f"the folder could not be looked at: {found.problem}")
             picked = await asyncio.to_thread(pick, self._merged(), found.models, state)
+            warnings = (*picked.warnings, *found.warnings)
             if not picked.entries:
-                return ImportReport(skipped=picked.skipped, warnings=picked.warnings)
+                return ImportReport(skipped=picked.skipped, warnings=warnings)
             if self._source.path is None or self._reading.is_foreign:
-                self._imported += tuple(map(ModelEntry.model_validate, picked.entries))
+                self._imported += await asyncio.to_thread(_made, picked.entries)
                 await self._step(self._reading, self._finds, self._overrides)
             else:
-                # Files may be called anything, `${env.NAME}.gguf` too.
-                edits = [
-                    Edit("set", ("models", f"name={entry['name']}", key), value)
-                    for entry in map(without_macros, picked.entries)
-                    for key, value in entry.items()
-                ]
+                edits = await asyncio.to_thread(edits_for, picked.entries)
                 await self._edit(edits, None)
         added = tuple(entry["name"] for entry in picked.entries)
         _log.info("%d models of %s were imported", len(added), folder)
-        return ImportReport(added=added, skipped=picked.skipped, warnings=picked.warnings)
+        return ImportReport(added=added, skipped=picked.skipped, warnings=warnings)
 
     # --- settings set while running
 
@@ -410,20 +384,24 @@ class Changes:
         async with self._lock:
             if model not in self._roster:
                 raise OverrideError(f"model '{model}' is gone")
-            overrides = self._overrides.changed(model, settings, self.config.templates)
+            overrides = await asyncio.to_thread(
+                self._overrides.changed, model, settings, self.config.templates
+            )
             if keep:
                 before = self._overrides
                 self._overrides = before.without(model)
                 try:
                     names = self._roster[model].found.names
-                    edits = kept(self._reading.config, model, names, overrides[model], settings)
+                    edits = await asyncio.to_thread(
+                        kept, self._reading.config, model, names, overrides[model], settings
+                    )
                     await self._edit(edits, None)
                 except BaseException:
                     self._overrides = before
                     raise
             else:
                 await self._step(self._reading, self._finds, overrides)
-            return self._resolved(model)
+            return await self.resolved(model)
 
     async def drop_override(self, model: str) -> Resolved:
         """Forget what was set of a model and not kept. Raises OverrideError if that is gone."""
@@ -434,22 +412,17 @@ class Changes:
             if model not in self._roster:
                 raise OverrideError(f"model '{model}' is gone")
             await self._step(self._reading, self._finds, self._overrides.without(model))
-            return self._resolved(model)
+            return await self.resolved(model)
 
     @property
     def overrides(self) -> Overrides:
         """What was set and not kept."""
         return self._overrides
 
-    def resolved(self, model: str) -> Resolved:
+    async def resolved(self, model: str) -> Resolved:
         """Return how a model is run, and where each setting comes from. Raises KeyError."""
-        return self._resolved(model)
-
-    def _resolved(self, model: str) -> Resolved:
-        config, found = self.config, self._roster[model].found
-        index = entry_index(config, model, found.names)
-        entry = None if index is None else config.models[index]
-        return resolve(config, entry, self._overrides.layers.get(model))
+        names, override = self._roster[model].found.names, self._overrides.layers.get(model)
+        return await asyncio.to_thread(_resolved, self.config, model, names, override)
 
     async def _whole(self, work: Coroutine[Any, Any, _T], name: str) -> _T:
         """Do something to its end, whoever leaves meanwhile."""
@@ -479,16 +452,39 @@ class Changes:
     async def close(self) -> None:
         """Give up what is under way."""
         self.stop()
+        self._aside.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
 
-def _let_go(items: list[Any]) -> None:
+def _resolved(
+    config: Config, model: str, names: tuple[str, ...], override: ModelSettings | None
+) -> Resolved:
+    index = entry_index(config, model, names)
+    return resolve(config, None if index is None else config.models[index], override)
+
+
+def _warn(problems: Sequence[Problem | str]) -> None:
+    for problem in problems:
+        _log.warning("%s", problem)
+
+
+def _made(entries: Sequence[Mapping[str, Any]]) -> tuple[ModelEntry, ...]:
+    return tuple(map(ModelEntry.model_validate, entries))
+
+
+def _are_elsewhere(old: Config, new: Config) -> bool:
+    return old is not new and places(old) != places(new)
+
+
+def _let_go(groups: list[Collection[object]]) -> None:
     """Free objects one by one: all at once no other thread would run for milliseconds."""
-    while items:
-        items.pop()
+    while groups:
+        items = list(groups.pop())
+        while items:
+            items.pop()
 
 
 def _folder(path: str) -> Path:

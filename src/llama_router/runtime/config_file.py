@@ -1,30 +1,22 @@
 """Where a router's config comes from, and how it is read while requests are served."""
 
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from llama_router.config import files
+from llama_router.config.document import Document
 from llama_router.config.edit import etag
 from llama_router.config.importers import load_foreign
-from llama_router.config.load import LoadedConfig, load, load_text, with_router
-from llama_router.config.problems import ConfigError, Keys, Problem
+from llama_router.config.load import LoadedConfig, load, load_document, load_text, with_router
+from llama_router.config.problems import ConfigError, Issue, Problem
 from llama_router.config.schema import Config, public_bind_problem
 from llama_router.engines.kinds import check_command
 from llama_router.store.keys import KeyFile, KeyFileError
 
 _COMMAND_LINE = "command line"
 _HOST_KEYS = ("router", "host")
-# A longer file takes Python so long that the requests would feel it: a process of its own reads it.
-_READ_HERE_MAX_BYTES = 32 * 1024
-# Of the largest file that is allowed on a slow machine.
-_READ_TIMEOUT_S = 120.0
-_NICE = 10
-_CHILD = "from llama_router.runtime import config_file; config_file.main()"
 
 
 class ReadError(Exception):
@@ -35,18 +27,18 @@ class ReadError(Exception):
 class Reading:
     """A config that can be run, and the text that it stands in (None: in no file).
 
-    ``is_foreign``: the text is in another program's form.
+    ``is_foreign``: the text is in another program's form. ``etag`` names the text, empty without.
     """
 
     config: Config
     text: str | None = field(default=None, repr=False)
     warnings: tuple[Problem, ...] = ()
     is_foreign: bool = False
+    etag: str = field(init=False)
 
-    @property
-    def etag(self) -> str:
-        """What names this text; empty without one."""
-        return "" if self.text is None else etag(self.text)
+    def __post_init__(self) -> None:
+        # Now, as whoever reads a long text is not on the event loop.
+        object.__setattr__(self, "etag", "" if self.text is None else etag(self.text))
 
 
 class ConfigSource(Protocol):
@@ -61,6 +53,9 @@ class ConfigSource(Protocol):
 
     def read_text(self, text: str) -> Reading:
         """Read this text as if it stood in the file; blocks. Raises ConfigError."""
+
+    def read_document(self, document: Document) -> Reading:
+        """Do the same with one that is parsed already, which may change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +74,11 @@ class FixedConfig:
         loaded = load_text(text, Path("config.yaml"), check_command=check_command)
         return Reading(loaded.config, text, loaded.warnings)
 
+    def read_document(self, document: Document) -> Reading:
+        """See ConfigSource."""
+        loaded = load_document(document, check_command=check_command)
+        return Reading(loaded.config, document.text, loaded.warnings)
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
@@ -86,24 +86,25 @@ class ConfigFile:
 
     ``settings`` take the place of those of ``router``; ``models_dirs`` are added to its folders.
     ``key_file`` may hold keys beside those of the config. The file may be another program's.
+    ``text_until_there`` is read as long as there is no file; without it, that is a fault.
     """
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     models_dirs: tuple[str, ...] = ()
     key_file: Path | None = None
+    text_until_there: str = field(default="", repr=False)
 
     def read(self) -> Reading:
         """See ConfigSource."""
         loaded, is_foreign = self._load()
         return self._reading(loaded, is_foreign=is_foreign)
 
-    def problem(self, keys: Keys, message: str) -> Problem:
-        """Say what is wrong with a value that only its user can judge, with its line."""
-        return self._load()[0].problem(keys, message)
-
     def _load(self) -> tuple[LoadedConfig, bool]:
         """Return what the file says, and whether it is another program's. Raises ConfigError."""
+        if self.text_until_there and not files.is_there(self.path):
+            text = self.text_until_there
+            return load_text(text, self.path, check_command=check_command), False
         loaded = load_foreign(self.path, check_command=check_command)
         if loaded is not None:
             return loaded, True
@@ -112,6 +113,11 @@ class ConfigFile:
     def read_text(self, text: str) -> Reading:
         """See ConfigSource."""
         loaded = load_text(text, self.path, check_command=check_command)
+        return self._reading(loaded, is_foreign=False)
+
+    def read_document(self, document: Document) -> Reading:
+        """See ConfigSource."""
+        loaded = load_document(document, check_command=check_command)
         return self._reading(loaded, is_foreign=False)
 
     def _reading(self, loaded: LoadedConfig, *, is_foreign: bool) -> Reading:
@@ -130,6 +136,16 @@ class ConfigFile:
             if "host" in self.settings:
                 raise
             raise ConfigError([loaded.problem(_HOST_KEYS, error.message)]) from None
+
+
+def located(path: Path, reading: Reading, issues: Sequence[Issue]) -> tuple[Problem, ...]:
+    """Say where in the file these are that ``reading`` was made of; blocks. Raises ConfigError.
+
+    For what only the user of a config can judge, or wants to know.
+    """
+    foreign = load_foreign(path, check_command=check_command) if reading.is_foreign else None
+    document = Document(reading.text or "", path) if foreign is None else foreign.document
+    return tuple(map(document.problem, issues))
 
 
 class _PublicBindError(ConfigError):
@@ -165,53 +181,3 @@ def overlaid(
     if problem is not None:
         raise _PublicBindError(problem)
     return config
-
-
-def read_aside(source: ConfigSource, text: str | None = None) -> Reading:
-    """Read a config, or ``text`` in its place, without holding up other threads for long.
-
-    Blocks its own. Raises ConfigError or ReadError.
-    """
-    size_bytes = _size_of(source) if text is None else len(text)
-    if size_bytes <= _READ_HERE_MAX_BYTES:
-        return _read(source, text)
-    try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD],
-            input=pickle.dumps((source, text)),
-            capture_output=True,
-            check=True,
-            timeout=_READ_TIMEOUT_S,
-            start_new_session=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ReadError(f"no process could read the config: {type(error).__name__}") from None
-    # It comes from our own child, over a pipe.
-    answer = pickle.loads(child.stdout)  # noqa: S301
-    if isinstance(answer, Reading):
-        return answer
-    raise ConfigError(answer)
-
-
-def _size_of(source: ConfigSource) -> int:
-    try:
-        return source.path.stat().st_size if source.path is not None else 0
-    except OSError:
-        return 0
-
-
-def _read(source: ConfigSource, text: str | None) -> Reading:
-    return source.read() if text is None else source.read_text(text)
-
-
-def main() -> None:
-    """Read the config that stdin names, in what time is left over; write what comes of it."""
-    if sys.platform != "win32":
-        os.nice(_NICE)
-    answer: Reading | tuple[Problem, ...]
-    try:
-        # It comes from our own parent.
-        answer = _read(*pickle.load(sys.stdin.buffer))  # noqa: S301
-    except ConfigError as error:
-        answer = error.problems
-    sys.stdout.buffer.write(pickle.dumps(answer))

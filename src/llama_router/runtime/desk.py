@@ -144,7 +144,7 @@ class Desk:
         if known is None:
             return None
         held_count = 0 if self.foresight is None else self.foresight.held_count(model)
-        return standing_of(known, held_count)
+        return standing_of(known, self._loop.time(), held_count)
 
     def close(self) -> None:
         """Take no event any more and forget the timers: engines are ended without the core."""

@@ -32,9 +32,8 @@ _OF_SPECS = (
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of models, sorted.
 
-    ``changed`` are those of which anything is other than it was, ``restarted`` those of them whose
-    engines would not be what is asked for any more, ``reappraised`` those that may need other
-    memory (the new ones too). ``appearing``: that can be run now and could not before.
+    ``changed`` are those of which anything is other than it was, ``reappraised`` those that may
+    need other memory (the new ones too). ``appearing``: that can be run now and could not before.
     ``touched``: of which the core may have to hear something. ``leaving``: the old ``removed``
     ones.
     """
@@ -42,7 +41,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    restarted: tuple[str, ...] = ()
     reappraised: tuple[str, ...] = ()
     appearing: tuple[str, ...] = ()
     touched: tuple[str, ...] = ()
@@ -54,17 +52,13 @@ def difference(old: Roster, new: Roster) -> Difference:
     before = {model.found.id: model for model in old.models}
     after = {model.found.id: model for model in new.models}
     added = [name for name in after if name not in before]
-    changed, restarted, reappraised = [], [], list(added)
+    changed, reappraised = [], list(added)
     for name, model in after.items():
         known = before.get(name)
         if known is None or known == model:
             continue
         changed.append(name)
-        is_other = fingerprint(known) != fingerprint(model)
-        if is_other:
-            restarted.append(name)
-        needs = (known.entry.memory, known.found.parts, known.found.invalid)
-        if is_other or needs != (model.entry.memory, model.found.parts, model.found.invalid):
+        if fingerprint(known) != fingerprint(model) or _needs(known) != _needs(model):
             reappraised.append(name)
     leaving = {name: model for name, model in before.items() if name not in after}
     are_all_touched = _have_other_specs(old.config, new.config)
@@ -72,7 +66,6 @@ def difference(old: Roster, new: Roster) -> Difference:
         changed=tuple(changed),
         added=tuple(added),
         removed=tuple(leaving),
-        restarted=tuple(restarted),
         reappraised=tuple(reappraised),
         appearing=tuple(
             name
@@ -82,6 +75,11 @@ def difference(old: Roster, new: Roster) -> Difference:
         touched=tuple(after) if are_all_touched else (*changed, *added),
         leaving=leaving,
     )
+
+
+def _needs(model: RosterModel) -> tuple[object, ...]:
+    """Return what an estimate of its memory is made from, besides its engine's command."""
+    return model.entry.memory, model.found.parts, model.found.invalid
 
 
 def _have_other_specs(old: Config, new: Config) -> bool:

@@ -13,12 +13,11 @@ from typing import Literal
 import msgspec
 
 from llama_router.hub.choice import Contents
-from llama_router.hub.download import Progress
 from llama_router.hub.errors import HubError
 from llama_router.hub.layout import replace_file
-from llama_router.hub.listing import SearchHit
 from llama_router.hub.locks import try_lock
 from llama_router.hub.names import Reference, parse_reference
+from llama_router.hub.progress import Progress
 from llama_router.hub.protocol import (
     Discard,
     Ended,
@@ -27,6 +26,7 @@ from llama_router.hub.protocol import (
     Moved,
     Remove,
     Search,
+    SearchHit,
     Settings,
     Start,
     Stop,
@@ -138,6 +138,17 @@ class Downloads:
         if self._list_lock is not None:
             os.close(self._list_lock)
             self._list_lock = None
+
+    def follow(self) -> None:
+        """Go by other settings: limits hold at once, the rest for what is begun from now on."""
+        if not self._is_closing:
+            self._spawn(self._renew(), "settings of the hub")
+
+    async def _renew(self) -> None:
+        try:
+            await self._process.renew()
+        except (HubError, OSError) as error:
+            _log.warning("the hub's new settings are not followed: %s", error)
 
     def all(self) -> list[Remembered]:
         """Return all that are remembered, oldest first."""

@@ -172,12 +172,14 @@ class EngineRoom:
         try:
             await self._learn_parameters(self.roster[model])
             spec = self._launch(model, generation=0, port=0)
-            problem = await asyncio.to_thread(problem_of, self.roster[model], spec)
+            entry = self.roster[model]
+            problem = self.roster.silence_of(entry)
+            problem = problem or await asyncio.to_thread(problem_of, entry, spec)
         except (CommandError, OSError) as error:
             problem = str(error)
         if problem:
-            self._logs.append(model, problem)
-        if not problem:
+            self._note(model, problem)
+        elif model in self.roster:
             self._inspected_s[model] = self._loop.time()
         self._post(ModelInspected(model, inspection, problem))
 
@@ -186,13 +188,15 @@ class EngineRoom:
 
         A folder will do: engines other than llama.cpp's have models in folders.
         """
-        is_there = path is None or await asyncio.to_thread(_exists, path)
+        problem = self.roster.silence_of(self.roster[model])
+        if not problem and path is not None and not await asyncio.to_thread(_exists, path):
+            problem = f"the model's file {path} is gone"
         await self._learn_parameters(self.roster[model])
         del self._looks[generation]
-        if is_there:
-            self._spawn(model, generation)
+        if problem:
+            self._refuse(model, generation, problem)
         else:
-            self._refuse(model, generation, f"the model's file {path} is gone")
+            self._spawn(model, generation)
 
     def _withdraw(self, generation: int) -> bool:
         """Give up a spawn that has not come to a process yet; tell whether there was one."""
@@ -205,8 +209,14 @@ class EngineRoom:
         return True
 
     def _refuse(self, model: str, generation: int, reason: str) -> None:
-        self._logs.append(model, reason)
+        self._note(model, reason)
         self._loop.call_soon(self._post, SpawnFailed(model, generation, reason))
+
+    def _note(self, model: str, text: str) -> None:
+        """Log what is no engine's, of a model that may have left the config meanwhile."""
+        self._logs.append(model, text)
+        if model not in self.roster:
+            self.forget(model)
 
     async def _examine(self, engine: _Engine) -> None:
         spec = engine.spec
@@ -291,6 +301,14 @@ class EngineRoom:
         for engine in self._engines.values():
             engine.upstream.prune()
 
+    def forget(self, model: str) -> None:
+        """Keep nothing of a model that has left the config, once its last engine has gone, too."""
+        if any(engine.spec.model == model for engine in self._engines.values()):
+            return
+        self._logs.forget(model)
+        self._load_times_s.pop(model, None)
+        self._inspected_s.pop(model, None)
+
     async def close(self) -> None:
         """End what is left."""
         if self._estimates is not None:
@@ -366,6 +384,8 @@ class EngineRoom:
             engine.end_doubt()
             engine.upstream.close()
             self._ports.release(engine.port)
+            if engine.spec.model not in self.roster:
+                self.forget(engine.spec.model)
 
     def _estimate(self) -> None:
         """Report elapsed against expected time for loads that say nothing themselves."""

@@ -15,8 +15,8 @@ from llama_router.catalog import footprint
 from llama_router.catalog.gguf_cursor import GgufError
 from llama_router.engines.devices import CPU
 from llama_router.hub.choice import Contents, RepoFile, Variant
-from llama_router.hub.download import in_words
 from llama_router.hub.errors import HubError
+from llama_router.hub.progress import in_words
 
 _log = logging.getLogger(__name__)
 

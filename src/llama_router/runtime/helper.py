@@ -1,5 +1,6 @@
 """Helper processes of the router: what would hold up the event loop runs in one of these."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -25,3 +26,14 @@ def start_helper(
         start_new_session=os.name == "posix",
         creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),
     )
+
+
+def end_helper(child: "subprocess.Popen[bytes]") -> None:
+    """Kill a process, wait for its end and let go of its pipes. Idempotent."""
+    child.kill()
+    child.wait()
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            # What was not sent yet cannot be any more.
+            with contextlib.suppress(OSError):
+                stream.close()

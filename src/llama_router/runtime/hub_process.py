@@ -36,6 +36,8 @@ _WORKER = "llama_router.hub.worker"
 # Beyond the process's own patience with the hub.
 _ANSWER_TIMEOUT_S = 600.0
 _END_TIMEOUT_S = 5.0
+# What a process that was killed needs to end, unless it waits for a disk.
+_KILL_TIMEOUT_S = 1.0
 _QUESTIONS_MAX_COUNT = 100
 # It holds some 50 MB; the next one starts in a quarter of a second, with the settings of then.
 _IDLE_S = 60.0
@@ -45,9 +47,10 @@ _T = TypeVar("_T")
 class HubProcess:
     """One such process at a time. For one loop; ``close`` at the end.
 
-    ``settings`` are asked for at each start. ``on_message`` gets what is said of downloads,
-    ``on_end`` is called when the process has ended though nobody wanted it to. ``is_busy`` tells
-    whether downloads are under way: else it is ended once nobody has asked for a while.
+    ``settings`` are asked for at each start, and by ``renew``. ``on_message`` gets what is said of
+    downloads, ``on_end`` is called when the process has ended though nobody wanted it to.
+    ``is_busy`` tells whether downloads are under way: else it is ended once nobody has asked for a
+    while.
     """
 
     def __init__(
@@ -97,16 +100,19 @@ class HubProcess:
         return await asyncio.to_thread(msgspec.json.decode, raw, type=kind)
 
     async def renew(self) -> None:
-        """End a process that has nothing to do if its settings are not those of now.
+        """Tell the process, if there is one, the settings of now. Raises HubError.
 
-        For who has just set a token, and tries again.
+        They may be others than a moment ago though nobody says so: a token stands in a file.
         """
-        running = self._running
-        if running is None or self._is_used:
-            return
-        settings = await asyncio.to_thread(self._settings)
-        if settings != running.settings and running is self._running and not self._is_used:
-            self._end_soon(running)
+        async with self._starting:
+            running = self._running
+            if running is None:
+                return
+            settings = await asyncio.to_thread(self._settings)
+            if settings != running.settings:
+                Addresses(settings.endpoint, settings.allowed_hosts)
+                running.settings = settings
+                running.orders.put(msgspec.json.encode(settings))
 
     async def send(self, order: Order) -> None:
         """Give an order, to a new process if there is none. Raises HubError."""
@@ -238,13 +244,16 @@ class _Running:
             thread.start()
 
     def end(self) -> None:
-        """Have it end, and wait for that. Blocks."""
+        """Have it end, and wait for that, but not for a disk that does not answer. Blocks."""
         self.orders.put(None)
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(_KILL_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                return
         for thread in self._threads:
             thread.join(_END_TIMEOUT_S)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from llama_router.catalog import hub_cache
 from llama_router.config.hub_settings import HubSettings
-from llama_router.control.models import DeletedInfo
+from llama_router.config.schema import Config
+from llama_router.control.facades import DeletedInfo
 from llama_router.hub.environment import source
 from llama_router.hub.errors import HubError
 from llama_router.hub.protocol import Settings
@@ -41,7 +42,7 @@ def hub_settings(settings: HubSettings, env: Mapping[str, str], home: Path) -> S
 class HubService:
     """Made on the data plane's loop. ``bridge`` is for the control plane, from the beginning on.
 
-    ``settings`` are asked for whenever the process for downloads starts. ``publish`` gets events;
+    ``settings`` are asked for when they are needed, and with ``follow``. ``publish`` gets events;
     ``rescan`` is awaited when a model has come or gone; ``budgets`` is what engines may take.
     """
 
@@ -78,6 +79,10 @@ class HubService:
         """End it; what has come is kept. Idempotent."""
         self.bridge.downloads_here = None
         await self.downloads.close()
+
+    def follow(self, _config: Config) -> None:
+        """Go by another config: its settings are those that are given by now."""
+        self.downloads.follow()
 
     def holds(self, path: Path) -> bool:
         """Whether a file is of the hub's cache, so that it can be deleted here."""

@@ -1,20 +1,31 @@
-"""All API keys, those of the config and those made while running, and how they come to hold."""
+"""All API keys, those of the config and those made while running, and how they come to hold.
+
+Whoever goes by a key's name (limits, lists of models, the history) means one key. So a stored key
+is out of force, and opens nothing, as long as the config has one of its name, or the same one.
+"""
 
 import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from llama_router.config.schema import RouterSettings, is_loopback
+from llama_router.config.schema import Config, RouterSettings, is_loopback
 from llama_router.control.facade import ControlError
-from llama_router.control.keys import KeyInfo, NewKey
+from llama_router.control.facades import KeyInfo, NewKey
 from llama_router.proxy.caller import ADMIN, INFERENCE
 from llama_router.proxy.keys import ApiKey, rule_of
-from llama_router.store.keys import KeyFile, KeyFileBusyError, KeyFileError, KeyRecord
+from llama_router.runtime.config_file import ReadError
+from llama_router.store.keys import (
+    KeyFile,
+    KeyFileBusyError,
+    KeyFileError,
+    KeyNameTakenError,
+    KeyRecord,
+)
 
 _T = TypeVar("_T")
 
@@ -52,13 +63,11 @@ class Keys:
         # Of the config's keys, which the file does not know.
         self._used_s: dict[str, float] = {}
         self._rules: tuple[ApiKey, ...] = ()
+        self._stored: tuple[KeyRecord, ...] = ()
+        # Ids of those that are out of force.
+        self._eclipsed: frozenset[str] = frozenset()
         self._patterns: dict[str, tuple[str, ...]] = {}
         self._take_stock()
-
-    @property
-    def has_any(self) -> bool:
-        """Whether requests have to bring a key."""
-        return bool(self._settings.api_keys or self._file.keys)
 
     def rules(self) -> tuple[ApiKey, ...]:
         """Return what holds now: the config's keys first."""
@@ -76,11 +85,30 @@ class Keys:
         self._settings = settings
         self._take_stock()
 
+    def reread(self, config: Config) -> list[str]:
+        """Read the stored keys again; they hold once this config does, see ``configure``.
+
+        Returns doubts about them, in words. Blocks: not for the event loop. Raises ReadError.
+        """
+        try:
+            self._file.refresh()
+        except KeyFileError as error:
+            raise ReadError(str(error)) from None
+        return _doubts(config.router, self._file.keys)
+
+    def doubts(self) -> list[str]:
+        """Say what is likely not meant of the keys that there are, in words."""
+        return _doubts(self._settings, self._stored)
+
     def _take_stock(self) -> None:
         # Kept: of a thousand keys they take some milliseconds, and lists of models ask for them.
-        stored = map(_stored_rule, self._file.keys)
-        self._rules = (*config_rules(self._settings), *stored)
-        self._patterns = {rule.name: rule.models for rule in reversed(self._rules)}
+        self._stored = self._file.keys
+        self._eclipsed = frozenset(one.id for one in _eclipsed(self._settings, self._stored))
+        self._rules = (*config_rules(self._settings), *map(_stored_rule, self._in_force()))
+        self._patterns = {rule.name: rule.models for rule in self._rules}
+
+    def _in_force(self) -> list[KeyRecord]:
+        return [one for one in self._stored if one.id not in self._eclipsed]
 
     def watch(self, used: UsedKeys) -> None:
         """Remember from now on, coarsely, when keys are used."""
@@ -107,7 +135,7 @@ class Keys:
             )
             for number, rule in enumerate(config_rules(self._settings), 1)
         ]
-        return [*configured, *map(_stored_info, self._file.keys)]
+        return [*configured, *map(self._stored_info, self._stored)]
 
     async def add_key(self, new: NewKey) -> tuple[KeyInfo, str]:
         """See KeysFacade."""
@@ -125,8 +153,7 @@ class Keys:
     async def _add(self, new: NewKey) -> tuple[KeyInfo, str]:
         async with self._changing:
             rules = self.rules()
-            if any(rule.name == new.name for rule in rules):
-                raise ControlError(409, "key_exists", f"there is a key '{new.name}' already")
+            self._check_name(new.name)
             if ADMIN not in new.scopes and not self._is_administered(rules):
                 message = (
                     "with this key nobody could use the admin API any more: set"
@@ -142,20 +169,36 @@ class Keys:
                 **msgspec.structs.asdict(new),
             )
             await self._write(self._file.add, record)
-            return _stored_info(record), secret
+            return self._stored_info(record), secret
+
+    def _check_name(self, name: str) -> None:
+        if any(rule.name == name for rule in config_rules(self._settings)):
+            message = f"there is a key '{name}' already, in the config file; take another name"
+        elif any(one.name == name for one in self._stored):
+            message = f"there is a key '{name}' already"
+        else:
+            return
+        raise ControlError(409, "key_exists", message)
 
     async def _revoke(self, name: str) -> KeyInfo:
         async with self._changing:
-            found = [one for one in self._file.keys if one.id == name]
-            found = found or [one for one in self._file.keys if one.name == name]
+            found = [one for one in self._stored if one.id == name]
+            found = found or [one for one in self._stored if one.name == name]
             if not found:
                 if any(name in (info.id, info.name) for info in await self.keys()):
                     message = f"the key '{name}' stands in the config file: take it out there"
                     raise ControlError(409, "key_in_config", message)
                 raise ControlError(404, "not_found", f"there is no key '{name}'")
+            info = self._stored_info(found[0])
             self._check_may_go(found[0])
             await self._write(self._file.revoke, found[0].id)
-            return _stored_info(found[0])
+            return info
+
+    def _stored_info(self, record: KeyRecord) -> KeyInfo:
+        rule = _stored_rule(record)
+        if record.id in self._eclipsed:
+            rule = msgspec.structs.replace(rule, scopes=())
+        return _info(rule, record.id, record.created_s, record.last_used_s, "store")
 
     def _scopes(self, rule: ApiKey) -> tuple[str, ...]:
         if rule.scopes is not None:
@@ -168,8 +211,10 @@ class Keys:
         return ADMIN in opened or bool(self._settings.admin_token)
 
     def _check_may_go(self, record: KeyRecord) -> None:
+        if record.id in self._eclipsed:
+            return
         settings = self._settings
-        others = [_stored_rule(one) for one in self._file.keys if one.id != record.id]
+        others = [_stored_rule(one) for one in self._in_force() if one.id != record.id]
         rest = [*config_rules(settings), *others]
         is_open = settings.allow_public_without_keys or is_loopback(settings.host)
         if not rest and not is_open:
@@ -188,6 +233,8 @@ class Keys:
     async def _write(self, change: Callable[[_T], None], argument: _T) -> None:
         try:
             await asyncio.to_thread(change, argument)
+        except KeyNameTakenError as error:
+            raise ControlError(409, "key_exists", str(error)) from None
         except KeyFileBusyError as error:
             raise ControlError(409, "busy", str(error)) from None
         except KeyFileError as error:
@@ -202,15 +249,20 @@ class Keys:
 
     async def note_used(self, names: Iterable[str]) -> None:
         """Remember that the keys of these names were used within the last minute."""
-        now_s = float(int(time.time()))
-        self._used_s |= dict.fromkeys(names, now_s)
-        stored = {one.id: now_s for one in self._file.keys if one.name in set(names)}
+        now_s, used = float(int(time.time())), set(names)
+        self._used_s |= dict.fromkeys(used, now_s)
+        stored = {one.id: now_s for one in self._in_force() if one.name in used}
         if stored:
             try:
                 await asyncio.to_thread(self._file.used, stored)
             except KeyFileError:
                 # A time that is not kept is nobody's harm; what matters is said by others.
                 return
+            before = self._rules
+            self._take_stock()
+            if self._rules != before:
+                # Somebody else has made keys, or revoked some.
+                self._apply()
 
 
 def config_rules(settings: RouterSettings) -> tuple[ApiKey, ...]:
@@ -231,8 +283,20 @@ def _stored_rule(record: KeyRecord) -> ApiKey:
     )
 
 
-def _stored_info(record: KeyRecord) -> KeyInfo:
-    return _info(_stored_rule(record), record.id, record.created_s, record.last_used_s, "store")
+def _eclipsed(settings: RouterSettings, stored: Sequence[KeyRecord]) -> list[KeyRecord]:
+    """Return the stored keys that are out of force beside those of the config."""
+    rules = config_rules(settings)
+    names = {rule.name for rule in rules}
+    digests = {rule.digest.hex() for rule in rules}
+    return [one for one in stored if one.name in names or one.digest.lower() in digests]
+
+
+def _doubts(settings: RouterSettings, stored: Sequence[KeyRecord]) -> list[str]:
+    return [
+        f"router.api_keys has the name or the secret of the key '{one.name}' that was made by"
+        f" `llama-router keys`, which opens nothing beside it: `llama-router keys revoke {one.id}`"
+        for one in _eclipsed(settings, stored)
+    ]
 
 
 def _info(

@@ -121,7 +121,7 @@ class Memory:
         # Whose figure is of another budget; they get another when their engine is gone.
         self._stale: set[str] = set()
         self._core: Core | None = None
-        # Models that nobody has looked at yet; see `know`.
+        # Models that nobody has looked at yet, which run alone; see `know`.
         self.unknown: set[str] = set()
         self._looks: dict[str, asyncio.Task[None]] = {}
 
@@ -142,7 +142,8 @@ class Memory:
         The others follow as events.
         """
         runnable = [model for model in self._roster.models if not model.found.invalid]
-        work = self._start(self._appraise_all(self._unasked(runnable)), "estimate memory")
+        self.unknown.update(model.found.id for model in runnable)
+        work = self._start(self._appraise_all(choose_unasked(runnable)), "estimate memory")
         await asyncio.wait((work,), timeout=wait_s)
         specs, used = {}, dict(self._figures)
         for number, model in enumerate(runnable):
@@ -154,11 +155,6 @@ class Memory:
                 specs[name] = self._spec(self._roster[name])
         self._specs = specs
         return tuple(specs.values())
-
-    def _unasked(self, models: list[RosterModel]) -> list[RosterModel]:
-        """Choose those to look at now. All are `unknown`, and run alone, until they are."""
-        self.unknown.update(model.found.id for model in models)
-        return choose_unasked(models)
 
     async def know(self, name: str) -> None:
         """Look at a model that nobody has looked at yet, and tell the core before this returns."""
@@ -209,8 +205,10 @@ class Memory:
                 await asyncio.sleep(0)
             if not self._roster[name].found.invalid:
                 models.append(self._roster[name])
+                self.unknown.add(name)
         if models:
-            work = self._start(self._appraise_all(self._unasked(models)), "estimate memory")
+            chosen = await asyncio.to_thread(choose_unasked, models)
+            work = self._start(self._appraise_all(chosen), "estimate memory")
             await asyncio.wait((work,), timeout=START_WAIT_S)
 
     def introduced(self, roster: Roster, names: Iterable[str]) -> tuple[ModelSpec, ...]:
@@ -303,6 +301,8 @@ class Memory:
     def _appraise(self, models: Iterable[RosterModel]) -> dict[str, Appraised]:
         figures = {}
         for model in models:
+            if self._roster.silence_of(model):
+                continue
             try:
                 figures[model.found.id] = self._appraiser.appraise(model, self.budgets)
             except Exception:  # noqa: BLE001  # a mistake of ours must cost one estimate only

@@ -15,20 +15,19 @@ from llama_router.config.schema import Config, ModelEntry, RouterSettings
 from llama_router.proxy.errors import BadRequestError, ModelNotFoundError
 from llama_router.proxy.gate import Target, Timeouts
 from llama_router.proxy.rewrite import Rewrite, make_rewrite
-from llama_router.runtime.roster import Roster
+from llama_router.runtime.roster import Roster, RosterModel
 from llama_router.runtime.selectors import Standing, choose
 
-MODEL = "model"
 ALIAS = "alias"
 SELECTOR = "selector"
 PEER = "peer"
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class Listed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A name as lists of models show it.
 
-    ``kind`` is one of model, alias, selector, peer. ``model``: the id of the model that it leads
-    to; empty for selectors. ``targets``: a selector's.
+    ``kind`` is one of alias, selector, peer. ``model``: the id of the model that it leads to; empty
+    for selectors.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     description: str = ""
     metadata: Mapping[str, Any] = {}
-    targets: tuple[str, ...] = ()
 
 
 class PeerNames(Protocol):
@@ -93,6 +91,10 @@ class Names:
         """All profiles of the config, by name."""
         return self._config.profiles
 
+    def is_off(self, name: str) -> bool:
+        """Tell whether the active profile has switched this name off."""
+        return self._pins.get(name) == ""
+
     def resolve(self, name: str) -> Target:
         """Return where requests of this name go. Raises a RequestError."""
         target = self._fixed.get(name)
@@ -122,26 +124,45 @@ class Names:
             raise BadRequestError(str(error), param="model") from None
 
     def resolve_prefix(self, text: str) -> Target | None:
-        """Return the model of ours with the longest name that a path begins with; None if none."""
+        """Return where the longest name leads that a path begins with; None if there is none.
+
+        These are names of our models, and those that the active profile pins. Raises a
+        RequestError.
+        """
+        pinned = self._longest_pin(text)
         try:
             found = self.catalog.longest_prefix(text)
         except AmbiguousModelError as error:
-            raise BadRequestError(str(error), param="model") from None
+            if pinned is None or len(error.name) > len(pinned):
+                raise BadRequestError(str(error), param="model") from None
+            found = None
+        if pinned is not None and (found is None or len(text) - len(found[1]) <= len(pinned)):
+            return msgspec.structs.replace(self.resolve(pinned), rest=text[len(pinned) :])
         if found is None:
             return None
         model, rest = found
         name = text[: len(text) - len(rest)]
         return msgspec.structs.replace(self._own_target(model, name, name), rest=rest)
 
-    def listing(self) -> Iterator[Listed]:
+    def _longest_pin(self, text: str) -> str | None:
+        """Return the longest of the names that are pinned, of those that a path begins with."""
+        path = f"{text}/"
+        return max(
+            (name for name in self._pins if path.startswith(f"{name}/")), key=len, default=None
+        )
+
+    def listing(self, *, has_aliases: bool = True) -> Iterator[Listed]:
         """Return what lists show of selectors, of peers and, if the config says so, of aliases.
 
-        Models themselves are in the roster.
+        Models themselves are in the roster. Names that are switched off are left out.
         """
-        if self._router.include_aliases_in_list:
+        return (one for one in self._listing(has_aliases) if not self.is_off(one.name))
+
+    def _listing(self, has_aliases: bool) -> Iterator[Listed]:  # noqa: FBT001 - ours alone
+        if has_aliases and self._router.include_aliases_in_list:
             for model in self._roster.models:
                 if not model.entry.unlisted:
-                    for alias in model.entry.aliases:
+                    for alias in aliases_of(model):
                         yield Listed(name=alias, kind=ALIAS, model=model.found.id)
         for name, selector in self._selectors.items():
             if not selector.unlisted:
@@ -151,7 +172,6 @@ class Names:
                     title=selector.title,
                     description=selector.description,
                     metadata=selector.metadata,
-                    targets=selector.targets,
                 )
         if self._peers is not None:
             yield from self._of_peers(self._peers)
@@ -212,6 +232,14 @@ class Names:
             notify=None if notify == self._router.notify_model_swap else notify,
             is_open=known.spawn.proxy_endpoints is None,
         )
+
+
+def aliases_of(model: RosterModel) -> Iterator[str]:
+    """Return the names that the config gives a model besides its own."""
+    entry = model.entry
+    for name in dict.fromkeys((*entry.aliases, *entry.filters.set_params_by_id)):
+        if name != model.found.id:
+            yield name
 
 
 def _asked_otherwise(target: Target, name: str, asked: str) -> Target:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from llama_router.config.schema import Config, PeerEntry
 from llama_router.proxy.caller import ANYBODY, Caller
 from llama_router.proxy.errors import PeerUnavailableError, RequestError, ShuttingDownError
@@ -34,16 +32,6 @@ TellStarted = Callable[[int, str, Caller], object]
 """Told of each request: its id, its model, and whose it is."""
 Ask = Callable[[PeerEntry], Any]
 """Asks a peer for the names of its models; awaited. Raises an Exception that says why not."""
-
-
-class PeerStatus(msgspec.Struct, frozen=True):
-    """How a peer is doing. ``problem`` is why its models could not be asked for, if so."""
-
-    name: str
-    url: str
-    model_count: int
-    in_flight_count: int
-    problem: str = ""
 
 
 class Peer:
@@ -224,7 +212,8 @@ class Peers:
     def listed(self) -> Iterator[tuple[str, str]]:
         """Return the names that lists show, each with its peer's."""
         seen: set[str] = set()
-        for peer in self._peers.values():
+        # Taken once, as another config may come while somebody goes through them.
+        for peer in tuple(self._peers.values()):
             for model in peer.models:
                 yield (f"{peer.name}/{model}" if model in seen else model), peer.name
             seen.update(peer.models)
@@ -237,7 +226,7 @@ class Peers:
         peer = target.door
         return Standing(
             is_loaded=not peer.problem,
-            is_away=bool(peer.problem),
+            is_failing=bool(peer.problem),
             request_count=peer.request_count(model),
         )
 
@@ -252,15 +241,6 @@ class Peers:
     def in_flight_count(self) -> int:
         """How many requests they are answering."""
         return sum(peer.in_flight_count for peer in (*self._peers.values(), *self._leaving))
-
-    def status(self) -> tuple[PeerStatus, ...]:
-        """Return how each of them is doing."""
-        return tuple(
-            PeerStatus(
-                peer.name, peer.entry.url, len(peer.models), peer.in_flight_count, peer.problem
-            )
-            for peer in self._peers.values()
-        )
 
     # --- what there is
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -114,6 +114,8 @@ class Roster:
         )
         """Ports of this machine where engines listen that were told so by the config."""
         self.catalog = Catalog(model.found for model in models)
+        # Folders that do not answer now: who asks for anything in them may wait for ever.
+        self.silent_folders: Callable[[], Sequence[Path]] = tuple
 
     def __getitem__(self, model_id: str) -> RosterModel:
         model = self._models.get(model_id)
@@ -126,6 +128,12 @@ class Roster:
         """Return a model, also one that is leaving; None for one that is neither."""
         model = self._models.get(model_id)
         return self._leaving.get(model_id) if model is None else model
+
+    def silence_of(self, model: RosterModel) -> str:
+        """Say that a model's disk does not answer; "" as long as it may be asked for the file."""
+        path = model.found.path
+        is_silent = path is not None and _is_silent(str(path), self.silent_folders())
+        return f"the folder of {path} does not answer" if is_silent else ""
 
     def __len__(self) -> int:
         return len(self._models)
@@ -147,12 +155,12 @@ class Roster:
 
     def follow(
         self, other: "Roster", *, leaving: Mapping[str, RosterModel] | None = None
-    ) -> list[RosterModel]:
+    ) -> list[Collection[object]]:
         """Say what ``other`` says from now on; of those who are ``leaving``, what was said.
 
         Returns what is not needed any more: thousands of models are not let go of at once.
         """
-        before = [*self._models.values(), *self._leaving.values()]
+        before = [self._models.values(), self._leaving.values(), (self.catalog,)]
         self._config, self._models, self.catalog = other._config, other._models, other.catalog
         self._leaving = dict(leaving or {})
         self.fixed_ports = other.fixed_ports
@@ -233,6 +241,7 @@ def build_roster(
     config: Config,
     found: Sequence[CatalogModel],
     overrides: Mapping[str, ModelSettings] | None = None,
+    silent: Sequence[Path] = (),
 ) -> Roster:
     """Lay the config over the models found, and over that ``overrides``, by ids of models.
 
@@ -240,12 +249,12 @@ def build_roster(
     or id; an ``auto`` entry gives settings to the found model that it names. Several manual entries
     may run one file in several ways. An ``auto`` entry whose file is not among the finds has no
     effect; if the file exists, a warning says so. What was found of files because the config names
-    them (`ModelSource.CONFIG`) is for its manual entries only. Reads the disk, and takes its time
-    with many models: not for the event loop.
+    them (`ModelSource.CONFIG`) is for its manual entries only. Reads the disk, but no folder that
+    is ``silent``, and takes its time with many models: not for the event loop.
     """
-    named = _Finds([model for model in found if model.source is ModelSource.CONFIG])
+    named = _Finds([one for one in found if one.source is ModelSource.CONFIG], silent)
     found = [model for model in found if model.source is not ModelSource.CONFIG]
-    finds = _Finds(found)
+    finds = _Finds(found, silent)
     lay = _Layers(config, overrides or {})
     by_id = {model.id: lay.over(model, None) for model in found}
     entries = {
@@ -261,7 +270,7 @@ def build_roster(
                 mmproj=Path(entry.mmproj) if entry.mmproj else match.mmproj,
             )
             by_id[match.id] = lay.over(model, entry)
-        elif entry.path and os.path.exists(entry.path):  # noqa: PTH110  # Path's raises
+        elif entry.path and finds.is_there(entry.path):
             _log.warning(
                 "model '%s' is left out: its file %s is in none of the folders that are searched;"
                 " give the entry state: manual, or add the folder to router.models_dirs",
@@ -278,7 +287,7 @@ def build_roster(
             by_id.pop(twin.id, None)
     for entry in entries["manual"]:
         twin = finds.with_file(entry.path) or named.with_file(entry.path)
-        made = lay.over(_manual(entry, twin), entry)
+        made = lay.over(_manual(entry, twin, silent), entry)
         if twin is not None and twin.source is ModelSource.CONFIG and not made.template.is_default:
             # Which files an engine of the user's own can read is for that engine to say.
             found_file = msgspec.structs.replace(made.found, invalid="")
@@ -320,9 +329,12 @@ def _some(names: Sequence[str]) -> str:
 class _Finds:
     """What was found on disk, by what an entry of the config may say of it."""
 
-    def __init__(self, found: Sequence[CatalogModel]) -> None:
+    def __init__(self, found: Sequence[CatalogModel], silent: Sequence[Path]) -> None:
+        self._silent = silent
         self._by_id = {model.id: model for model in found}
         self._by_file: dict[str, CatalogModel] = {}
+        # What does not answer can only be named as it was when it did.
+        self._by_path = {str(model.path): model for model in found} if silent else {}
         self._by_name: dict[str, CatalogModel] = {}
         for model in found:
             real_path = model.real_path or model.path
@@ -341,10 +353,23 @@ class _Finds:
 
     def with_file(self, path: str) -> CatalogModel | None:
         """Return the model of a file, however it is linked to."""
-        return self._by_file.get(os.path.realpath(path)) if path else None
+        if not path:
+            return None
+        if _is_silent(path, self._silent):
+            return self._by_path.get(path) or self._by_file.get(path)
+        return self._by_file.get(os.path.realpath(path))
+
+    def is_there(self, path: str) -> bool:
+        """Tell whether a file exists, as far as that can be found out."""
+        # Path's raises.
+        return not _is_silent(path, self._silent) and os.path.exists(path)  # noqa: PTH110
 
 
-def _manual(entry: ModelEntry, twin: CatalogModel | None) -> CatalogModel:
+def _is_silent(path: str, silent: Sequence[Path]) -> bool:
+    return any(map(Path(path).is_relative_to, silent))
+
+
+def _manual(entry: ModelEntry, twin: CatalogModel | None, silent: Sequence[Path]) -> CatalogModel:
     """Make the model of a manual entry; ``twin`` is what was found of its file."""
     path = Path(entry.path) if entry.path else None
     names = [*entry.aliases]
@@ -370,6 +395,8 @@ def _manual(entry: ModelEntry, twin: CatalogModel | None) -> CatalogModel:
             modified_at_s=twin.modified_at_s,
             invalid=twin.invalid,
         )
+    if _is_silent(entry.path, silent):
+        return msgspec.structs.replace(model, invalid=f"the folder of {path} does not answer")
     try:
         status = path.stat()
     except OSError as error:

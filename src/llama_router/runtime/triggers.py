@@ -18,14 +18,19 @@ class Triggers:
     def __init__(self, changes: Changes, stock: Stock) -> None:
         self._changes = changes
         self._stock = stock
+        self._config: Config | None = None
         self._of_file: Watch | None = None
         self._of_folders: Watch | None = None
-        self._watched: tuple[Path, ...] = ()
+        # Folders, and those that are left out.
+        self._watched: tuple[tuple[Path, ...], tuple[Path, ...]] = ((), ())
         self._work: set[asyncio.Task[None]] = set()
         self._is_rescan_due = False
+        self._loop = asyncio.get_running_loop()
+        stock.silent.on_change = self._on_silence
 
     def follow(self, config: Config) -> None:
         """Watch by this config from now on."""
+        self._config = config
         path = self._changes.source.path
         if config.router.watch_config and path is not None:
             if self._of_file is None:
@@ -33,18 +38,20 @@ class Triggers:
         elif self._of_file is not None:
             self._of_file.close()
             self._of_file = None
-        folders = self._stock.sources(config).folders if config.router.watch_models else ()
-        if folders == self._watched:
+        folders = self._stock.folders(config) if config.router.watch_models else ()
+        silent = self._stock.silent.folders
+        if (folders, silent) == self._watched:
             return
         if self._of_folders is not None:
             self._of_folders.close()
             self._of_folders = None
-        self._watched = folders
+        self._watched = folders, silent
         if folders:
-            self._of_folders = watch_folders(folders, self._on_folders)
+            self._of_folders = watch_folders(folders, self._on_folders, left_out=silent)
 
     def close(self) -> None:
         """Watch nothing any more."""
+        self._config = None
         for watch in (self._of_file, self._of_folders):
             if watch is not None:
                 watch.close()
@@ -59,6 +66,17 @@ class Triggers:
             # Whatever comes up while one waits for its turn is seen by that one.
             self._is_rescan_due = True
             self._start(self._rescan(), "rescan changed folders")
+
+    def _on_silence(self, answers: bool) -> None:  # noqa: FBT001 - a call of one kind
+        """Take note, on any thread, of a folder that does not answer, or does so again."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._watch_others, answers)
+
+    def _watch_others(self, answers: bool) -> None:  # noqa: FBT001 - as above
+        if self._config is not None:
+            self.follow(self._config)
+            if answers:
+                self._on_folders()
 
     async def _reload(self) -> None:
         # The router itself writes it when it is edited over the API.

@@ -15,6 +15,7 @@ from llama_router.runtime.hub_service import HubService
 from llama_router.runtime.memory import Memory
 from llama_router.runtime.peers import Peers
 from llama_router.runtime.roster import Roster, build_roster
+from llama_router.runtime.silent_folders import SilentFolders
 from llama_router.runtime.stock import INDEX_FILE_NAME, Scan, Stock
 from llama_router.runtime.triggers import Triggers
 
@@ -49,6 +50,7 @@ class Upkeep:
         self._state_dir = state_dir
         self._env = env
         self._home = home
+        self._silent = SilentFolders()
         self._stock = self._stock_of(has_caches=has_caches)
         self._finds = Scan()
         self._unknown: tuple[str, ...] = ()
@@ -65,7 +67,6 @@ class Upkeep:
             rescan=self._rescan,
             budgets=lambda: {} if self._memory is None else self._memory.budgets,
         )
-
         self._configuration = ConfigBridge(desk, self.hub)
 
     @property
@@ -94,7 +95,9 @@ class Upkeep:
     async def take_stock(self, config: Config) -> Roster:
         """Look for models for the first time, while nobody is served yet."""
         self._finds = await self._stock.take(config, is_urgent=True)
-        roster = await asyncio.to_thread(build_roster, config, self._finds.models)
+        finds = self._finds
+        roster = await asyncio.to_thread(build_roster, config, finds.models, None, finds.silent)
+        roster.silent_folders = lambda: self._silent.folders
         self._unknown = await asyncio.to_thread(unknown_names, config, roster)
         return roster
 
@@ -112,9 +115,10 @@ class Upkeep:
             applier=applier,
             roster=roster,
             publish=self._desk.feed.publish,
+            reread=self._keys.reread,
         )
         self._triggers = Triggers(changes, self._stock)
-        applier.followers += [*followers, self.peers.follow, self._triggers.follow]
+        applier.followers += [*followers, self.peers.follow, self.hub.follow, self._triggers.follow]
 
     async def _rescan(self) -> object:
         return await self.changes.rescan()
@@ -141,4 +145,5 @@ class Upkeep:
             home=self._home,
             index=self._state_dir / INDEX_FILE_NAME,
             has_caches=has_caches,
+            silent=self._silent,
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llama_router.catalog import watcher, wire
-from llama_router.runtime.helper import start_helper
+from llama_router.runtime.helper import end_helper, start_helper
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +38,20 @@ class Watch(Protocol):
 
 
 def watch_folders(
-    folders: Sequence[Path], on_change: Callable[[], object], *, polls: bool = False
+    folders: Sequence[Path],
+    on_change: Callable[[], object],
+    *,
+    left_out: Sequence[Path] = (),
+    polls: bool = False,
 ) -> Watch:
     """Have ``on_change`` called on the running loop whenever something in the folders may differ.
 
     It comes half a second after the last of several changes, and once soon after the beginning.
-    Folders need not be there yet, and may go and come back. ``polls``: look from time to time
+    Folders need not be there yet, and may go and come back; what is ``left_out`` of them is not
+    touched. ``polls``: look from time to time
     although the system could tell.
     """
-    request = watcher.WatchRequest(folders=tuple(folders), polls=polls)
+    request = watcher.WatchRequest(folders=tuple(folders), polls=polls, left_out=tuple(left_out))
     return _FolderWatch(request, on_change, asyncio.get_running_loop())
 
 
@@ -112,12 +117,7 @@ class _FolderWatch:
         finally:
             with self._lock:
                 self._child = None
-            child.kill()
-            child.wait()
-            for stream in (child.stdin, child.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            end_helper(child)
 
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -94,12 +94,6 @@ def parse_trace(lines: Iterable[str], name: str) -> list[TraceRequest]:
     ]
 
 
-def format_trace(requests: Iterable[TraceRequest]) -> Iterator[str]:
-    """Yield the lines of a trace as JSON Lines, each with its newline."""
-    for request in requests:
-        yield msgspec.json.encode(request).decode() + "\n"
-
-
 def _numbered(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE_CHARS:

@@ -6,7 +6,6 @@ router in the same folder. A broken key file ends the start instead.
 """
 
 import hashlib
-import logging
 import os
 import sys
 import threading
@@ -17,8 +16,6 @@ from typing import Self
 import msgspec
 
 from llama_router.store.lock import FileLock, LockedError
-
-_log = logging.getLogger(__name__)
 
 KEYS_FILE_NAME = "keys.json"
 KEYS_MAX_COUNT = 1000
@@ -35,6 +32,10 @@ class KeyFileError(Exception):
 
 class KeyFileBusyError(KeyFileError):
     """Just now it cannot be changed, or nothing can be added to it: nothing is broken."""
+
+
+class KeyNameTakenError(KeyFileError):
+    """There is a key of that name already: whoever looks at limits or a history goes by names."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,8 @@ class KeyFile:
         with self._changing() as change:
             if len(change.keys) >= KEYS_MAX_COUNT:
                 raise KeyFileBusyError(f"there are {KEYS_MAX_COUNT} keys already; revoke some")
+            if any(one.name == record.name for one in change.keys):
+                raise KeyNameTakenError(f"there is a key '{record.name}' already")
             change.keys = (*change.keys, record)
 
     def revoke(self, key_id: str) -> None:
@@ -99,7 +102,7 @@ class KeyFile:
             )
 
     def refresh(self) -> None:
-        """Read the file again, which another router of the same folder may have changed."""
+        """Read the file again, which somebody else may have changed: another process, a person."""
         with self._lock:
             self._keys = self._read()
 
@@ -137,7 +140,6 @@ class KeyFile:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise KeyFileError(f"the keys in {self.path} cannot be written: {error}") from None
-        self._keys = keys
 
 
 class _Change:
@@ -161,8 +163,10 @@ class _Change:
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         try:
-            if kind is None and self.keys != self._before:
-                self._file._write(self.keys)
+            if kind is None:
+                if self.keys != self._before:
+                    self._file._write(self.keys)
+                self._file._keys = self.keys
         finally:
             self._release()
 
@@ -194,6 +198,11 @@ def _decoded(text: bytes) -> tuple[KeyRecord, ...]:
         raise ValueError(f"it has version {content.version}, and this release knows {_VERSION}")
     if any(len(bytes.fromhex(key.digest)) * 2 != _DIGEST_CHARS for key in content.keys):
         raise ValueError("a digest has a wrong length")
+    if not all(key.name for key in content.keys):
+        # It would pass for nobody's, who may see all.
+        raise ValueError("a key has no name")
+    if len({key.name for key in content.keys}) < len(content.keys):
+        raise ValueError("two keys have the same name")
     return content.keys
 
 

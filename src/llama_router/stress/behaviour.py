@@ -41,7 +41,6 @@ class Behaviour:
 
     kinds: tuple[str, ...] = ("well",)
     switches: tuple[str, ...] = _ALWAYS
-    is_port_stolen: bool = False
     ready_after_s: float | None = None
     end: str = ""
     end_after_s: float = 0.0
@@ -77,7 +76,6 @@ def draw(seed: int, alias: str, number: int) -> Behaviour:
     return Behaviour(
         kinds=(load, *extras, *([end] if end else [])),
         switches=tuple(switches),
-        is_port_stolen=load == "theft",
         ready_after_s=ready_after_s,
         end=end,
         end_after_s=dice.uniform(0.0, _END_MAX_S),

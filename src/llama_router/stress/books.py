@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -41,7 +41,6 @@ class Life:
     kinds: frozenset[str]
     port: int = 0
     pid: int = 0
-    began_s: float = field(default_factory=time.monotonic)
     ended_s: float = math.inf
 
 

@@ -7,8 +7,8 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,10 +23,10 @@ Configure = Callable[[Place], dict[str, object]]
 MARK_VARIABLE = "STRESS_OF_LLAMA_ROUTER"
 _POLL_S = 0.05
 _LAST_WORDS_CHARS = 2000
-# Below the usual range of ephemeral ports, which clients of this machine use.
-_BASE_PORT_FIRST = 20_000
-_BASE_PORT_SPREAD = 100
-_BASE_PORT_STEP = 100
+# Blocks of ports, of which a run has one for itself: below the usual range of ephemeral ports,
+# which clients of this machine use.
+_PORT_BLOCKS = range(31_000, 19_000, -1_000)
+_HOST = "127.0.0.1"
 _OK = 200
 
 
@@ -125,15 +125,40 @@ async def running_router(
     ``configure``: by default the config of ``settings``.
     Kills it and all that it has started at the end. Raises RouterStartError.
     """
-    router = await _start(folder, control_address, mark, configure or settings.router_config)
-    try:
-        await _until_up(router)
-        yield router
-    finally:
-        if router.is_running:
-            router.process.kill()
-            await router.process.wait()
-        await _kill_all(mark)
+    with claimed_ports() as port:
+        config = configure or settings.router_config
+        router = await _start(folder, control_address, mark, port, config)
+        try:
+            await _until_up(router)
+            yield router
+        finally:
+            if router.is_running:
+                router.process.kill()
+                await router.process.wait()
+            await _kill_all(mark)
+
+
+@contextmanager
+def claimed_ports() -> Iterator[int]:
+    """Give the first of many ports that no other run has at the same time.
+
+    A listener on the port before them says that they are taken: one that was only found free may be
+    another's before it is used. Raises RouterStartError.
+    """
+    for first in _PORT_BLOCKS:
+        with socket.socket() as claim:
+            try:
+                claim.bind((_HOST, first))
+                claim.listen(1)
+            except OSError:
+                continue
+            if _is_free(first + 1):
+                yield first + 1
+                return
+    raise RouterStartError(
+        f"no ports are left: something listens on every thousandth, from {_PORT_BLOCKS[-1]} to"
+        f" {_PORT_BLOCKS[0]}, or on the next"
+    )
 
 
 async def _kill_all(mark: str) -> None:
@@ -149,7 +174,7 @@ async def _kill_all(mark: str) -> None:
 
 
 async def _start(
-    folder: Path, control_address: str, mark: str, configure: Configure
+    folder: Path, control_address: str, mark: str, port: int, configure: Configure
 ) -> RouterProcess:
     for name in ("home", "config", "state", "cache", "data", "tmp", "bin"):
         (folder / name).mkdir()
@@ -159,9 +184,7 @@ async def _start(
     llama_server = folder / "bin" / "llama-server"
     llama_server.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     llama_server.chmod(0o755)
-    port = _free_port()
-    base_port = _BASE_PORT_FIRST + os.getpid() % _BASE_PORT_SPREAD * _BASE_PORT_STEP
-    config = configure(Place(port, base_port, tuple(command), str(llama_server)))
+    config = configure(Place(port, port + 1, tuple(command), str(llama_server)))
     config_path = folder / "config" / "router.json"
     config_path.write_text(json.dumps(config, indent=2))
     with (folder / "router.log").open("wb") as log:
@@ -212,7 +235,13 @@ async def _until_up(router: RouterProcess) -> None:
     raise RouterStartError(f"the router did not come up; it said:\n{await router.last_words()}")
 
 
-def _free_port() -> int:
+def _is_free(port: int) -> bool:
+    """Tell whether a router can listen there, as it does: beside connections that are closing."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True

@@ -50,8 +50,8 @@ async def run(seed: int, duration_s: float, folder: Path, say: Say) -> Report:
     when the run cannot be made. Nothing that was started outlives it.
     """
     mark = secrets.token_hex(8)
-    tally, leaks = Tally(), Leaks()
-    report = Report(seed, duration_s, tally, leaks)
+    tally = Tally()
+    report = Report(seed, duration_s, tally, Leaks())
     setup = settings.setup(seed)
     books = Books(setup.rules(), tally.violate)
     configure = partial(settings.router_config, of=setup)
@@ -145,24 +145,33 @@ async def _look_at_the_quiet_router(
     report: Report,
     mark: str,
 ) -> None:
-    leaks = report.leaks
     if not router.is_running:
         return
-    await _until(
-        lambda: (
-            _engines(router, mark) == []
-            and router.sockets() == []
-            and len(router.descriptors()) <= len(baseline)
-        )
-    )
+    left = Leaks()
+
+    def nothing_is_left() -> bool:
+        nonlocal left
+        # What is there at one look and not at the next was on its way.
+        left = _left(router, baseline, mark)
+        return left == Leaks()
+
+    await _until(nothing_is_left)
     report.rss_end_bytes = router.rss_bytes()
-    leaks.processes += [_name(process) for process in _engines(router, mark)]
-    leaks.sockets += router.sockets()
+    report.leaks = left
+
+
+def _left(router: RouterProcess, baseline: dict[int, str], mark: str) -> Leaks:
+    """Look once at what a quiet router still has and should not have."""
+    leaks = Leaks(
+        processes=[_name(process) for process in _engines(router, mark)],
+        sockets=router.sockets(),
+    )
     found = router.descriptors()
     if len(found) > len(baseline):
         new = [what for number, what in found.items() if baseline.get(number) != what]
         shown = ", ".join(new[:_SHOWN_MAX_COUNT])
         leaks.descriptors += [shown] * (len(found) - len(baseline))
+    return leaks
 
 
 async def _end(router: RouterProcess, report: Report, mark: str) -> None:
@@ -174,8 +183,15 @@ async def _end(router: RouterProcess, report: Report, mark: str) -> None:
     if status != 0:
         report.tally.violate(f"the router ended with status {status}")
     # Its guardian goes after it.
-    await _until(lambda: marked_processes(mark) == [])
-    report.leaks.processes += [_name(process) for process in marked_processes(mark)]
+    left: list[psutil.Process] = []
+
+    def nobody_is_left() -> bool:
+        nonlocal left
+        left = marked_processes(mark)
+        return left == []
+
+    await _until(nobody_is_left)
+    report.leaks.processes += [_name(process) for process in left]
     report.leaks.files += await asyncio.to_thread(_left_files, router)
 
 

@@ -34,10 +34,6 @@ QUIET_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = SHUTDOWN_DEADLINE_S + 20.0
 
-SHORTEST_S = 5.0
-LONGEST_S = 24 * 3600.0
-
-
 _GIB = 1024**3
 # A graphics card that no machine needs to have: engines are fakes, and so is what they take of it.
 DEVICE = "cuda0"

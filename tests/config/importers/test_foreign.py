@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from llama_router.config.defaults import TEMPLATE
-from llama_router.config.importers import load_foreign, read_foreign
+from llama_router.config.importers import load_any, load_foreign, read_foreign
 from llama_router.config.importers.llama_swap import FORM
 from llama_router.config.problems import ConfigError
 
@@ -20,6 +20,7 @@ MODELS = "models:\n  m:\n    cmd: server --port ${PORT}\n"
         "startPort: 5800\n",
         "healthCheckTimeout: 60\nmodels:\n",
         "peers: {p: {proxy: 'http://x', models: [m]}}\nlogLevel: info\n",
+        f"defaults: &flags {{ttl: 60}}\n{MODELS}",
     ],
 )
 def test_a_config_of_llama_swap_is_told_by_its_keys(tmp_path: Path, text: str) -> None:
@@ -40,12 +41,25 @@ def test_a_config_of_llama_swap_is_told_by_its_keys(tmp_path: Path, text: str) -
         "router: {port: 1}\nunloadTimeout: 3\n",
         "nothing of this: {\n",
         "",
+        "models:\n  name: a\n  path: a.gguf\n",
+        "router: {port: 1}\nmodels:\n  a: {path: a.gguf}\n",
+        'version: "1.0"\nmodels: {}\n',
     ],
 )
 def test_configs_of_ours_and_what_is_neither_are_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert load_foreign(path, env={}) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["models:\n  name: a\n  path: a.gguf\n", "router: {port: 1}\nmodels: {a: {path: x}}\n"]
+)
+def test_models_without_dashes_are_told_in_our_words(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"models: must be a list: .* begins with `- `"):
+        load_any(path)
 
 
 def test_json_is_told_apart_as_well(tmp_path: Path) -> None:

@@ -48,13 +48,40 @@ def test_sections_are_models_and_keys_options_by_any_name(
         "path": str(tmp_path / "models" / "small.gguf"),
         "aliases": ["tiny", "wee"],
         "mmproj": "/m/p.gguf",
-        "parameters": {"ctx-size": 8192, "gpu-layers": "all", "flash-attn": "on", "temp": "0.7"},
+        "parameters": {"ctx-size": 8192, "gpu-layers": "all", "flash-attn": "on", "temp": 0.7},
         "metadata": {"tags": ["fast", "local"]},
         "stop_grace_s": 9,
     }
     assert foreign.config.router.preload == ("small",)
     assert foreign.config.router.stop_grace_s == 10
     assert not foreign.report.of(Fate.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("temp = 0.70 ; warm", 0.7),
+        ("LLAMA_ARG_TOP_P = 1", 1),
+        ("min-p = .05", 0.05),
+        ("rope-freq-base = 1e6", 1e6),
+        ("presence-penalty = -1.5", -1.5),
+        ("temp = 1e999", "1e999"),
+        ("temp = hot", "hot"),
+        ("reverse-prompt = 0.50", "0.50"),
+        ("tensor-split = 0.50", "0.50"),
+        ("fa = 1", "on"),
+        ("flash-attn = True", "on"),
+        ("fit = disabled", "off"),
+        ("reasoning = auto", "auto"),
+        ("fa = 2", 2),
+    ],
+)
+def test_values_are_read_as_the_option_takes_them(
+    tmp_path: Path, line: str, value: float | str
+) -> None:
+    content = of(tmp_path, f"[m]\nmodel = m.gguf\n{line}\n").native.content
+    (found,) = content["models"][0]["parameters"].values()
+    assert (found, type(found)) == (value, type(value))
 
 
 def test_models_of_the_hub_are_named_as_there(tmp_path: Path) -> None:
@@ -130,6 +157,11 @@ def test_files_of_options_are_as_seen_from_the_present_folder(
         ("mlock = on\nno-mmap = on", "mlock"),
         ("mlock = off", None),
         ("mlock = off\nmmap = off", "none"),
+        ("direct-io = on", "dio"),
+        ("LLAMA_ARG_DIO = 1\nmmap = on\nmlock = on", "dio"),
+        ("ndio = on", None),
+        ("direct-io = off\nno-mmap = on", "none"),
+        ("LLAMA_ARG_NO_DIO = 1\nmlock = on", "mmap+mlock"),
     ],
 )
 def test_flags_that_llama_server_dropped_become_its_load_mode(

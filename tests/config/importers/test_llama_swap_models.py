@@ -62,6 +62,19 @@ def test_ports_are_taken_in_turn_unless_a_model_shows_its_own() -> None:
     assert fixed["stop_command"] == ["${env.STOPPER}", "$pid", "fixed"]
 
 
+def test_a_model_that_shows_its_port_needs_no_proxy_for_it(tmp_path: Path) -> None:
+    text = (
+        "startPort: 9100\nmodels:\n  m:\n    cmd: server --port ${PORT}\n"
+        '    metadata: {port: "${PORT}"}\n'
+    )
+    entry = model(of(tmp_path, text), "m")
+    assert entry["metadata"] == {"port": 9100}
+    assert entry["spawn"] == {
+        "command": ["server", "--port", "9100"],
+        "address": "http://127.0.0.1:9100",
+    }
+
+
 @pytest.mark.parametrize(
     ("proxy", "address", "owner_check"),
     [

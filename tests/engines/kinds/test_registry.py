@@ -50,6 +50,49 @@ def test_llama_server_means_the_one_found() -> None:
     assert spec.env == {PUSH: "0"}
 
 
+HUB = {"HF_TOKEN": "hf_mine", "HUGGING_FACE_HUB_TOKEN": "hf_old"}
+
+
+@pytest.mark.parametrize(
+    ("command", "has_token"),
+    [
+        (("llama-server", "--model", "$path", "--port", "$port"), False),
+        (("/opt/llama-server", "--port", "$port", "--chat-template", "-hfx"), True),
+        (("/opt/llama-server", "--port", "$port", "-hf", "org/gated:Q4"), True),
+        (("llama-server", "--port", "$port", "--hf-repo", "org/gated"), True),
+        (("llama-server", "--port", "$port", "--spec-draft-hf", "org/gated"), True),
+        (("llama-server", "--port", "$port", "-mu", "https://hf.example/gated.gguf"), True),
+        (("llama-server", "--port", "$port", "--mmproj-url=https://hf.example/p.gguf"), True),
+        (("llama-server", "--port", "$port", "-m", "$path", "--mmproj", "/p.gguf"), False),
+        (("llama-server", "--port", "$port", "--alias", "org/hf", "--path", "/hf"), False),
+        ((sys.executable, "-P", "-m", "llama_router.engines.embedded", "--port", "$port"), False),
+        (("vllm", "serve", "--port", "$port"), True),
+        (("docker", "run", "-e", "HF_TOKEN", "--port", "$port"), True),
+    ],
+)
+def test_a_persons_token_is_for_engines_that_may_download(
+    command: tuple[str, ...],
+    has_token: bool,  # noqa: FBT001 - a table
+) -> None:
+    spec = launch(*command, env=HUB)
+    assert (HUB.items() <= spec.env.items()) is has_token
+    assert HUB.keys().isdisjoint(spec.env) is not has_token
+
+
+def test_what_the_config_says_of_a_token_holds_for_every_engine() -> None:
+    template = CommandTemplate(command=DEFAULT_COMMAND, env={"HF_TOKEN": "hf_theirs"})
+    spec = build_launch(
+        template,
+        MODEL,
+        generation=1,
+        host="127.0.0.1",
+        port=50001,
+        base_env=HUB,
+        found_llama_server=FOUND,
+    )
+    assert spec.env == {PUSH: "0", "HF_TOKEN": "hf_theirs"}
+
+
 def test_none_found_means_the_embedded_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "embedded_available", lambda: True)
     spec = launch(*DEFAULT_COMMAND, found=None)

@@ -96,7 +96,7 @@ def test_marks_are_found_at_the_start_of_an_entry_only() -> None:
         assert not table.kill_if(process.pid, lambda: False)
         assert process.poll() is None
         assert table.kill_if(process.pid, lambda: True)
-        assert process.wait(10) == -9
+        assert process.wait(60) == -9
         assert not table.kill_if(process.pid, lambda: True)
     finally:
         process.kill()

@@ -5,6 +5,7 @@ them, what stands before any section is a model called ``default``. Keys are opt
 their names, or by their variables; a value ends where a comment begins, as there are no quotes.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -15,7 +16,14 @@ from llama_router.config.importers.llama_server_command import with_options
 from llama_router.config.importers.llama_server_options import Option, find_option
 from llama_router.config.importers.report import Fate
 from llama_router.config.importers.source import Native, Source
-from llama_router.config.problems import ConfigError, Issue, Keys, Problem, format_keys
+from llama_router.config.problems import (
+    ConfigError,
+    Issue,
+    Keys,
+    Problem,
+    format_keys,
+    shortened,
+)
 
 FORM = "llama-server preset"
 ALL_MODELS = "*"
@@ -30,6 +38,7 @@ _TRUTHS = {
     **dict.fromkeys(("off", "disabled", "false", "0"), False),
 }
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WITH_TAG = re.compile(r"(?P<repo>[^:\s]+/[^:\s]+):(?P<tag>[^:\s]+)")
 
 # What llama-server takes away from the models' own sections, as it decides it itself.
@@ -87,6 +96,12 @@ _MAPPING_FLAGS = {
     "LLAMA_ARG_NO_MMAP": "no-mmap",
     "mlock": "mlock",
     "LLAMA_ARG_MLOCK": "mlock",
+    "direct-io": "direct-io",
+    "dio": "direct-io",
+    "LLAMA_ARG_DIO": "direct-io",
+    "no-direct-io": "no-direct-io",
+    "ndio": "no-direct-io",
+    "LLAMA_ARG_NO_DIO": "no-direct-io",
 }
 # Special keys, and options with a place of their own here, by each of their names.
 _PLACED = {
@@ -161,7 +176,7 @@ class Preset:
                 what = "is neither [section] nor key = value"
                 problems.append(Problem(str(path), number, "", what, column))
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(shortened(problems, "a preset file of llama-server"))
         return cls(text, path, sections, places)
 
     def place_of(self, keys: Keys) -> tuple[int, int]:
@@ -369,9 +384,9 @@ class _Section:
             truth = self.truth(key, text, is_told=True)
             self._put_value(key, option, truth is not option.is_negated)
         else:
-            self._put_value(key, option, int(text) if _WHOLE.fullmatch(text) else text)
+            self._put_value(key, option, _value_of(option, text))
 
-    def _put_value(self, key: str, option: Option, value: bool | int | str) -> None:  # noqa: FBT001 - what an option is set to
+    def _put_value(self, key: str, option: Option, value: bool | float | str) -> None:  # noqa: FBT001 - what an option is set to
         why = "newer builds of llama-server call it so" if option.was_renamed else ""
         fate = Fate.TRANSLATED if option.was_renamed else Fate.HONOURED
         if option.is_setting:
@@ -407,7 +422,21 @@ class _Section:
         self._source.note((self._name, key), fate, key, native, why)
 
 
+def _value_of(option: Option, text: str) -> int | float | str:
+    """Return a value as the engine's list of options has it, in which texts are no numbers."""
+    if option.is_switch and text.lower() in _TRUTHS:
+        return "on" if _TRUTHS[text.lower()] else "off"
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if option.is_number and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
 def _load_mode(flags: Mapping[str, bool]) -> str:
+    if flags.get("direct-io") and not flags.get("no-direct-io"):
+        return "dio"
+    flags = {name: is_on for name, is_on in flags.items() if "direct-io" not in name}
     is_mapped = flags.get("mmap", True) and not flags.get("no-mmap", False)
     if flags.get("mlock"):
         return "mmap+mlock" if is_mapped else "mlock"

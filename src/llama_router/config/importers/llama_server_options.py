@@ -4,12 +4,13 @@ A preset file may name an option by its long or short name, its negation, or its
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 # One option on each line: its name, then its other names and its variable. ``!``: a flag, which
-# takes no value. ``@``: one that the config knows in commands only, as it names files, addresses,
-# or keys, or is the router's own.
+# takes no value. ``~``: one that takes a number, which may have a fraction. ``?``: one that takes
+# on or off. ``@``: one that the config knows in commands only, as it names files, addresses, or
+# keys, or is the router's own.
 _OPTIONS = """
 threads t LLAMA_ARG_THREADS
 threads-batch tb
@@ -29,24 +30,24 @@ batch-size b LLAMA_ARG_BATCH
 ubatch-size ub LLAMA_ARG_UBATCH
 keep
 !swa-full LLAMA_ARG_SWA_FULL
-flash-attn fa LLAMA_ARG_FLASH_ATTN
+?flash-attn fa LLAMA_ARG_FLASH_ATTN
 !perf no-perf LLAMA_ARG_PERF
 !escape e no-escape
 rope-scaling LLAMA_ARG_ROPE_SCALING_TYPE
-rope-scale LLAMA_ARG_ROPE_SCALE
-rope-freq-base LLAMA_ARG_ROPE_FREQ_BASE
-rope-freq-scale LLAMA_ARG_ROPE_FREQ_SCALE
+~rope-scale LLAMA_ARG_ROPE_SCALE
+~rope-freq-base LLAMA_ARG_ROPE_FREQ_BASE
+~rope-freq-scale LLAMA_ARG_ROPE_FREQ_SCALE
 yarn-orig-ctx LLAMA_ARG_YARN_ORIG_CTX
-yarn-ext-factor LLAMA_ARG_YARN_EXT_FACTOR
-yarn-attn-factor LLAMA_ARG_YARN_ATTN_FACTOR
-yarn-beta-slow LLAMA_ARG_YARN_BETA_SLOW
-yarn-beta-fast LLAMA_ARG_YARN_BETA_FAST
+~yarn-ext-factor LLAMA_ARG_YARN_EXT_FACTOR
+~yarn-attn-factor LLAMA_ARG_YARN_ATTN_FACTOR
+~yarn-beta-slow LLAMA_ARG_YARN_BETA_SLOW
+~yarn-beta-fast LLAMA_ARG_YARN_BETA_FAST
 !kv-offload kvo nkvo no-kv-offload LLAMA_ARG_KV_OFFLOAD
 !repack nr no-repack LLAMA_ARG_REPACK
 !no-host LLAMA_ARG_NO_HOST
 cache-type-k ctk LLAMA_ARG_CACHE_TYPE_K
 cache-type-v ctv LLAMA_ARG_CACHE_TYPE_V
-defrag-thold dt LLAMA_ARG_DEFRAG_THOLD
+~defrag-thold dt LLAMA_ARG_DEFRAG_THOLD
 @rpc LLAMA_ARG_RPC
 load-mode lm LLAMA_ARG_LOAD_MODE
 lazy-mode lzm LLAMA_ARG_LAZY_MODE
@@ -60,7 +61,7 @@ gpu-layers ngl n-gpu-layers LLAMA_ARG_N_GPU_LAYERS
 split-mode sm LLAMA_ARG_SPLIT_MODE
 tensor-split ts LLAMA_ARG_TENSOR_SPLIT
 main-gpu mg LLAMA_ARG_MAIN_GPU
-fit LLAMA_ARG_FIT
+?fit LLAMA_ARG_FIT
 fit-target fitt LLAMA_ARG_FIT_TARGET
 fit-ctx fitc LLAMA_ARG_FIT_CTX
 !check-tensors
@@ -92,30 +93,30 @@ samplers
 seed s
 sampler-seq sampling-seq
 !ignore-eos
-temp temperature LLAMA_ARG_TEMPERATURE
+~temp temperature LLAMA_ARG_TEMPERATURE
 top-k LLAMA_ARG_TOP_K
-top-p LLAMA_ARG_TOP_P
-min-p LLAMA_ARG_MIN_P
-top-nsigma top-n-sigma
-xtc-probability
-xtc-threshold
-typical typical-p
+~top-p LLAMA_ARG_TOP_P
+~min-p LLAMA_ARG_MIN_P
+~top-nsigma top-n-sigma
+~xtc-probability
+~xtc-threshold
+~typical typical-p
 repeat-last-n
-repeat-penalty LLAMA_ARG_REPEAT_PENALTY
-presence-penalty LLAMA_ARG_PRESENCE_PENALTY
-frequency-penalty LLAMA_ARG_FREQUENCY_PENALTY
-dry-multiplier
-dry-base
+~repeat-penalty LLAMA_ARG_REPEAT_PENALTY
+~presence-penalty LLAMA_ARG_PRESENCE_PENALTY
+~frequency-penalty LLAMA_ARG_FREQUENCY_PENALTY
+~dry-multiplier
+~dry-base
 dry-allowed-length
 dry-penalty-last-n
 dry-sequence-breaker
-adaptive-target
-adaptive-decay
-dynatemp-range
-dynatemp-exp
+~adaptive-target
+~adaptive-decay
+~dynatemp-range
+~dynatemp-exp
 mirostat
-mirostat-lr
-mirostat-ent
+~mirostat-lr
+~mirostat-ent
 logit-bias l
 grammar
 @grammar-file
@@ -141,8 +142,8 @@ spec-draft-n-max LLAMA_ARG_SPEC_DRAFT_N_MAX
 spec-draft-n-min LLAMA_ARG_SPEC_DRAFT_N_MIN
 spec-synth-len LLAMA_ARG_SPEC_SYNTH_LEN
 spec-synth-rates LLAMA_ARG_SPEC_SYNTH_RATES
-spec-draft-p-split draft-p-split LLAMA_ARG_SPEC_DRAFT_P_SPLIT
-spec-draft-p-min draft-p-min LLAMA_ARG_SPEC_DRAFT_P_MIN
+~spec-draft-p-split draft-p-split LLAMA_ARG_SPEC_DRAFT_P_SPLIT
+~spec-draft-p-min draft-p-min LLAMA_ARG_SPEC_DRAFT_P_MIN
 !spec-draft-backend-sampling no-spec-draft-backend-sampling LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING
 spec-draft-sampling LLAMA_ARG_SPEC_DRAFT_SAMPLING
 spec-draft-device devd device-draft
@@ -185,7 +186,7 @@ mmproj-device mmdev MTMD_BACKEND_DEVICE
 image-min-tokens LLAMA_ARG_IMAGE_MIN_TOKENS
 image-max-tokens LLAMA_ARG_IMAGE_MAX_TOKENS
 mtmd-batch-max-tokens LLAMA_ARG_MTMD_BATCH_MAX_TOKENS
-video-fps LLAMA_ARG_VIDEO_FPS
+~video-fps LLAMA_ARG_VIDEO_FPS
 video-timestamp-interval LLAMA_ARG_VIDEO_TIMESTAMP_INTERVAL
 @video-ffmpeg-dir LLAMA_ARG_VIDEO_FFMPEG_DIR
 @alias a LLAMA_ARG_ALIAS
@@ -232,7 +233,7 @@ cache-reuse LLAMA_ARG_CACHE_REUSE
 !@models-autoload no-models-autoload LLAMA_ARG_MODELS_AUTOLOAD
 !jinja no-jinja LLAMA_ARG_JINJA
 reasoning-format LLAMA_ARG_THINK
-reasoning rea LLAMA_ARG_REASONING
+?reasoning rea LLAMA_ARG_REASONING
 reasoning-effort LLAMA_ARG_REASONING_EFFORT
 reasoning-budget LLAMA_ARG_THINK_BUDGET
 reasoning-budget-message LLAMA_ARG_THINK_BUDGET_MESSAGE
@@ -241,7 +242,7 @@ chat-template LLAMA_ARG_CHAT_TEMPLATE
 @chat-template-file LLAMA_ARG_CHAT_TEMPLATE_FILE
 !skip-chat-parsing no-skip-chat-parsing LLAMA_ARG_SKIP_CHAT_PARSING
 !prefill-assistant no-prefill-assistant LLAMA_ARG_PREFILL_ASSISTANT
-slot-prompt-similarity sps
+~slot-prompt-similarity sps
 !lora-init-without-apply
 @sleep-idle-seconds
 @log-prompts-dir
@@ -268,7 +269,11 @@ _RENAMED: Mapping[str, str] = {
     "draft-min": "spec-draft-n-min",
     "draft-n-min": "spec-draft-n-min",
     "LLAMA_ARG_DRAFT_MIN": "spec-draft-n-min",
+    "LLAMA_ARG_DRAFT_P_MIN": "spec-draft-p-min",
+    "LLAMA_ARG_MODEL_DRAFT": "spec-draft-model",
+    "LLAMA_ARG_HFD_REPO": "spec-draft-hf",
 }
+_MARKS = "!@~?"
 _VARIABLE = "LLAMA_ARG_"
 _NEGATED_VARIABLE = "LLAMA_ARG_NO_"
 
@@ -277,6 +282,7 @@ _NEGATED_VARIABLE = "LLAMA_ARG_NO_"
 class Option:
     """An option as one of its names means it.
 
+    ``is_number``: it takes one, which may have a fraction; ``is_switch``: it takes on or off.
     ``is_negated``: the name is that of its opposite. ``is_setting``: it may stand among the
     ``parameters`` of a model. ``was_renamed``: newer builds know it by this name only.
     """
@@ -286,6 +292,8 @@ class Option:
     is_negated: bool = False
     is_setting: bool = True
     was_renamed: bool = False
+    is_number: bool = False
+    is_switch: bool = False
 
 
 @cache
@@ -294,19 +302,28 @@ def _table() -> Mapping[str, Option]:
     for line in _OPTIONS.split("\n"):
         if not line:
             continue
-        marks, names = line[: len(line) - len(line.lstrip("!@"))], line.lstrip("!@").split()
+        names = line.lstrip(_MARKS).split()
+        marks = line[: line.index(names[0])]
         main = names[0]
         is_flag, is_setting = "!" in marks, "@" not in marks
+        is_number, is_switch = "~" in marks, "?" in marks
         is_two_way = any(name.startswith("no-") for name in names[1:])
         for name in names:
             # Short names of opposites, such as nkvo, begin with an n, too, and no others do.
             is_negated = is_two_way and name != main and name.startswith("n")
-            table[name] = Option(main, is_flag, is_negated, is_setting)
+            table[name] = Option(
+                main,
+                is_flag,
+                is_negated,
+                is_setting,
+                is_number=is_number,
+                is_switch=is_switch,
+            )
             if is_flag and name.startswith(_VARIABLE):
                 negated = _NEGATED_VARIABLE + name.removeprefix(_VARIABLE)
                 table[negated] = Option(main, is_flag, True, is_setting)
     for old, new in _RENAMED.items():
-        table[old] = Option(new, was_renamed=True)
+        table[old] = replace(table[new], was_renamed=True)
     return table
 
 

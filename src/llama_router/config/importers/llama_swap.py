@@ -38,17 +38,21 @@ IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 
 _LOG_LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "error"}
 _NO_VARIABLE = re.compile(r"[\n\r\0]")
-_OUR_TOP_LEVEL = frozenset({"version", "router", "default_spawn", "startup_model", "defaults"})
+_OUR_TOP_LEVEL = frozenset(
+    {"version", "router", "default_spawn", "startup_model", "startup_profile", "defaults", "hub"}
+)
 
 
 def is_llama_swap(content: Mapping[str, Any]) -> bool:
     """Say whether a YAML file is one of llama-swap's: by its keys, whatever it is called."""
-    models = content.get("models")
+    models, has_ours = content.get("models"), bool(_OUR_TOP_LEVEL & set(content))
     if isinstance(models, dict):
-        return True
-    return (
-        models is None and not _OUR_TOP_LEVEL & set(content) and bool(OWN_TOP_LEVEL & set(content))
-    )
+        if has_ours and not any(isinstance(one, dict) and "cmd" in one for one in models.values()):
+            # Every model of llama-swap's has a command: this is ours, with a fault.
+            return False
+        # An entry of our list without its dash is ours all the same, too.
+        return not isinstance(models.get("name"), str)
+    return models is None and not has_ours and bool(OWN_TOP_LEVEL & set(content))
 
 
 def translate(

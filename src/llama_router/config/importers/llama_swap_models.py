@@ -83,13 +83,16 @@ class Models:
             place: Keys = ("models", model_id)
             self._native.put(("models", self._index[model_id]), {"name": model_id}, place)
             fixed = ports.get(model_id)
-            settings = model if fixed is None else _with_port(model, fixed)
+            if fixed is not None:
+                # Where it listens is not to be told from the command any more.
+                proxy = model.get("proxy") or _DEFAULT_PROXY
+                model = _with_port({**model, "proxy": proxy}, fixed)  # noqa: PLW2901 - as it runs
             _Model(
                 self._source,
                 self._native,
                 self._index[model_id],
                 model_id,
-                settings,
+                model,
                 self._env,
                 is_windows=self._is_windows,
             ).put()

@@ -15,7 +15,14 @@ from llama_router.config.importers.llama_server_ini import canonical_name
 from llama_router.config.importers.ollama_store import StoreError, find_in_store
 from llama_router.config.importers.report import Fate
 from llama_router.config.importers.source import Native, Source
-from llama_router.config.problems import ConfigError, Issue, Keys, Problem, format_keys
+from llama_router.config.problems import (
+    ConfigError,
+    Issue,
+    Keys,
+    Problem,
+    format_keys,
+    shortened,
+)
 
 FORM = "Modelfile"
 FILE_NAME = "modelfile"
@@ -129,7 +136,7 @@ class Modelfile:
                     number += 1
             self.instructions.append(Instruction(name, value.strip(), start))
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(shortened(problems, "a Modelfile"))
 
     def place_of(self, keys: Keys) -> tuple[int, int]:
         """Give the line of an instruction, whose number is the first of ``keys``."""

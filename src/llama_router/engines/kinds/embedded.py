@@ -32,7 +32,7 @@ def _claims(argv: Sequence[str]) -> bool:
 
 
 def _prepare(argv: tuple[str, ...], env: Mapping[str, str]) -> Prepared:
-    return Prepared(argv=argv, env=llama_environment(env), readiness=Readiness.PUSHED)
+    return Prepared(argv=argv, env=llama_environment(argv, env), readiness=Readiness.PUSHED)
 
 
 KIND = EngineKind(name="embedded", claims=_claims, prepare=_prepare)

@@ -1,10 +1,12 @@
 """llama.cpp's own server, found on this machine or named by its path."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
+from llama_router.engines.environment import without_hub_tokens
 from llama_router.engines.kinds.base import EngineKind, Prepared
 from llama_router.engines.launch import Readiness
 
@@ -48,6 +50,10 @@ _MISLEADING = frozenset(
     }
 )
 
+# Its options that name what is on Hugging Face: -hf, --hf-repo, -hfd, --spec-draft-hf …, and those
+# that take a URL, to which it shows the token, too.
+_HUB_OPTION = re.compile(r"--?(([a-z]+-){0,4}hf[a-z-]*|mm?u|(model|mmproj)-url)(=.*)?", re.DOTALL)
+
 _PROGRAM_NAMES = frozenset({"llama-server", "llama-server.exe"})
 
 
@@ -72,8 +78,13 @@ def is_llama_server(program: str) -> bool:
     return PurePath(program).name.lower() in _PROGRAM_NAMES
 
 
-def llama_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment in which llama.cpp's server obeys its flags and reports to us."""
+def llama_environment(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment in which llama.cpp's server obeys its flags and reports to us.
+
+    It has the person's token for Hugging Face only if its command is to download from there.
+    """
+    if not any(map(_HUB_OPTION.fullmatch, argv[1:])):
+        env = without_hub_tokens(env)
     kept = {name: value for name, value in env.items() if name.upper() not in _MISLEADING}
     return {**kept, PUSH_VARIABLE: _PUSH_VALUE}
 
@@ -87,7 +98,7 @@ def _claims(argv: Sequence[str]) -> bool:
 
 
 def _prepare(argv: tuple[str, ...], env: Mapping[str, str]) -> Prepared:
-    return Prepared(argv=argv, env=llama_environment(env), readiness=Readiness.PUSHED)
+    return Prepared(argv=argv, env=llama_environment(argv, env), readiness=Readiness.PUSHED)
 
 
 KIND = EngineKind(name="llama-server", claims=_claims, prepare=_prepare)

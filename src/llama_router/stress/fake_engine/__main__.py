@@ -65,7 +65,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--flood-bytes", type=int, default=0, help="write this much to stdout")
     add("--long-line-bytes", type=int, default=0, help="write one line of this length to stdout")
     add("--dirty-output", action="store_true", help="escape sequences and invalid UTF-8")
-    add("--keep-alive-s", type=float, default=5.0, help="idle connections are closed after it")
     add("--close-idle", action="store_true", help="close each connection after its answer, unsaid")
     add("--fault", action="append", default=[], metavar="NAME[:TIMES]", help=", ".join(FAULTS))
     return parser.parse_known_args(arguments)[0]

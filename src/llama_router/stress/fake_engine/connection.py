@@ -10,6 +10,8 @@ from llama_router.stress.fake_engine.state import Engine
 
 _MAX_HEAD_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
+# Idle connections are closed after it (cpp-httplib's CPPHTTPLIB_KEEPALIVE_TIMEOUT_SECOND).
+_KEEP_ALIVE_S = 5.0
 JSON_TYPE = "application/json; charset=utf-8"
 
 
@@ -46,7 +48,7 @@ class Connection:
 
     def read_request(self) -> Request:
         """Read the next request whole. Raises Hangup when there is none, OSError."""
-        self.sock.settimeout(self.engine.options.keep_alive_s)
+        self.sock.settimeout(_KEEP_ALIVE_S)
         head = self._read_until(b"\r\n\r\n")
         self.sock.settimeout(None)
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -156,8 +158,9 @@ def serve_connection(engine: Engine, sock: socket.socket) -> None:
     # OSError: the client left, or kept the connection idle for too long.
     with contextlib.suppress(Hangup, OSError):
         while True:
-            answer(connection, connection.read_request())
-            if engine.options.close_idle:
+            request = connection.read_request()
+            answer(connection, request)
+            if engine.options.close_idle or request.header("connection").lower() == "close":
                 break
     with contextlib.suppress(OSError):
         sock.close()
