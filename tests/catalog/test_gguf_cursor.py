@@ -1,10 +1,12 @@
 import io
 import random
 import struct
+import sys
 from itertools import pairwise
 
 import pytest
 
+from llama_router.catalog import gguf_cursor
 from llama_router.catalog.gguf_cursor import Cursor, GgufError
 
 
@@ -36,8 +38,21 @@ def test_file_that_became_shorter_is_incomplete() -> None:
 
 
 def test_no_more_is_in_memory_than_a_header_can_have() -> None:
-    with pytest.raises(GgufError, match="larger than 32 MiB"):
+    with pytest.raises(GgufError, match="larger than 24 MiB"):
         cursor_of(b"", claimed_bytes=1 << 40).need(1 << 30)
+
+
+def test_the_largest_header_fits_into_memory_beside_the_copy_that_it_grows_by() -> None:
+    # Of 64 MiB that a file may cost; the rest is for what is read out of it.
+    most_bytes = 56 << 20
+    content = io.BytesIO(bytes(gguf_cursor._MAX_HEADER_BYTES + 1))
+    sizes: list[int] = []
+    cursor = Cursor(content, 1 << 40, lambda: sizes.append(sys.getsizeof(cursor.buffer)))
+
+    cursor.need(gguf_cursor._MAX_HEADER_BYTES)
+
+    grown = [(before, after) for before, after in pairwise(sizes) if before != after]
+    assert 0 < max(map(sum, grown)) < most_bytes
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -214,7 +214,7 @@ def test_header_without_end_is_given_up_early(tmp_path: Path) -> None:
     path.write_bytes(head + array + struct.pack("<Q", 1 << 40))
     os.truncate(path, 1 << 42)
 
-    with pytest.raises(GgufError, match="larger than 32 MiB"):
+    with pytest.raises(GgufError, match="larger than 24 MiB"):
         read_gguf(path)
 
 

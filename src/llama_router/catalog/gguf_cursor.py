@@ -7,7 +7,9 @@ from functools import cache
 from itertools import repeat
 from typing import BinaryIO
 
-_MAX_HEADER_BYTES = 32 * 2**20  # the largest tokenizers take 15 MB
+# The largest tokenizers take 15 MB. A buffer that grows by copying takes twice its size and an
+# eighth for a moment: one as large as this fits into the 64 MiB that a file may cost.
+_MAX_HEADER_BYTES = 24 * 2**20
 _CHUNK_BYTES = 1 << 18  # stays in the caches of a processor
 _FIRST_CHUNK_BYTES = 1 << 16  # many headers are smaller
 _BLOCK_STRINGS = 128  # walked one by one when a longer string is among them
