@@ -196,6 +196,30 @@ def test_files_in_folders_that_do_not_answer_are_not_asked_for(
     assert "auto" not in roster
 
 
+def test_each_file_is_looked_up_once_and_the_interpreter_is_left_to_others_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    pauses: list[float] = []
+    real = os.path.realpath
+
+    def realpath(path: str) -> str:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    paths = [f"/nowhere/{number}.gguf" for number in range(40)]
+    entries = [{"name": path[9:], "path": path, "state": "manual"} for path in paths]
+
+    build_roster(config(*entries), [])
+
+    assert sorted(asked) == sorted(paths)
+    # Of 40 links and as many sizes.
+    assert len(pauses) == 10
+    assert 0 < min(pauses) <= max(pauses) < 0.001
+
+
 def test_a_manual_entry_needs_no_file() -> None:
     spawn = {"command": ["serve", "--port", "$port"]}
     roster = build_roster(config({"name": "remote", "spawn": spawn, "aliases": ["r"]}), [])

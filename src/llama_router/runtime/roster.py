@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,10 @@ _log = logging.getLogger(__name__)
 
 # Enough to see what is meant, in a line that a person reads.
 _NAMES_SHOWN_COUNT = 8
+# A thread that asks the disk thousands of small questions gives the interpreter away with each and
+# has it back before another thread is awake, for ten milliseconds on end: but for a pause.
+_BREATH_S = 0.00005
+_BREATH_EVERY_COUNT = 8
 
 # A load that was never timed: of a small model, and what a usual disk gives.
 USUAL_START_S = 1.0
@@ -252,9 +257,10 @@ def build_roster(
     them (`ModelSource.CONFIG`) is for its manual entries only. Reads the disk, but no folder that
     is ``silent``, and takes its time with many models: not for the event loop.
     """
-    named = _Finds([one for one in found if one.source is ModelSource.CONFIG], silent)
+    files = _Files()
+    named = _Finds([one for one in found if one.source is ModelSource.CONFIG], silent, files)
     found = [model for model in found if model.source is not ModelSource.CONFIG]
-    finds = _Finds(found, silent)
+    finds = _Finds(found, silent, files)
     lay = _Layers(config, overrides or {})
     by_id = {model.id: lay.over(model, None) for model in found}
     entries = {
@@ -287,7 +293,7 @@ def build_roster(
             by_id.pop(twin.id, None)
     for entry in entries["manual"]:
         twin = finds.with_file(entry.path) or named.with_file(entry.path)
-        made = lay.over(_manual(entry, twin, silent), entry)
+        made = lay.over(_manual(entry, twin, silent, files), entry)
         if twin is not None and twin.source is ModelSource.CONFIG and not made.template.is_default:
             # Which files an engine of the user's own can read is for that engine to say.
             found_file = msgspec.structs.replace(made.found, invalid="")
@@ -326,11 +332,40 @@ def _some(names: Sequence[str]) -> str:
     return shown
 
 
+class _Files:
+    """Asks the disk, with pauses."""
+
+    def __init__(self) -> None:
+        self._real_paths: dict[str, str] = {}
+        self._question_count = 0
+
+    def real_path(self, path: str) -> str:
+        """Return where a path leads to; the disk is asked once for each."""
+        known = self._real_paths.get(path)
+        if known is None:
+            self._breathe()
+            known = self._real_paths[path] = os.path.realpath(path)
+        return known
+
+    def status(self, path: Path) -> os.stat_result:
+        """Return the status of a file. Raises OSError."""
+        self._breathe()
+        return path.stat()
+
+    def _breathe(self) -> None:
+        self._question_count += 1
+        if self._question_count % _BREATH_EVERY_COUNT == 0:
+            time.sleep(_BREATH_S)
+
+
 class _Finds:
     """What was found on disk, by what an entry of the config may say of it."""
 
-    def __init__(self, found: Sequence[CatalogModel], silent: Sequence[Path]) -> None:
+    def __init__(
+        self, found: Sequence[CatalogModel], silent: Sequence[Path], files: "_Files"
+    ) -> None:
         self._silent = silent
+        self._files = files
         self._by_id = {model.id: model for model in found}
         self._by_file: dict[str, CatalogModel] = {}
         # What does not answer can only be named as it was when it did.
@@ -357,7 +392,7 @@ class _Finds:
             return None
         if _is_silent(path, self._silent):
             return self._by_path.get(path) or self._by_file.get(path)
-        return self._by_file.get(os.path.realpath(path))
+        return self._by_file.get(self._files.real_path(path))
 
     def is_there(self, path: str) -> bool:
         """Tell whether a file exists, as far as that can be found out."""
@@ -369,7 +404,9 @@ def _is_silent(path: str, silent: Sequence[Path]) -> bool:
     return any(map(Path(path).is_relative_to, silent))
 
 
-def _manual(entry: ModelEntry, twin: CatalogModel | None, silent: Sequence[Path]) -> CatalogModel:
+def _manual(
+    entry: ModelEntry, twin: CatalogModel | None, silent: Sequence[Path], files: _Files
+) -> CatalogModel:
     """Make the model of a manual entry; ``twin`` is what was found of its file."""
     path = Path(entry.path) if entry.path else None
     names = [*entry.aliases]
@@ -398,7 +435,7 @@ def _manual(entry: ModelEntry, twin: CatalogModel | None, silent: Sequence[Path]
     if _is_silent(entry.path, silent):
         return msgspec.structs.replace(model, invalid=f"the folder of {path} does not answer")
     try:
-        status = path.stat()
+        status = files.status(path)
     except OSError as error:
         problem = f"its file {path} cannot be read: {error.strerror}"
         return msgspec.structs.replace(model, invalid=problem)
