@@ -80,20 +80,26 @@ async def test_a_process_that_nobody_asks_because_its_client_has_left_ends_too(
     children: list[subprocess.Popen[bytes]] = []
     start = inspector_module._start_child
 
+    is_starting, has_left = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
     def noted() -> tuple[subprocess.Popen[bytes], socket.socket]:
+        loop.call_soon_threadsafe(is_starting.set)
+        has_left.wait(30)
         child, channel = start()
         children.append(child)
         return child, channel
 
     monkeypatch.setattr(inspector_module, "_start_child", noted)
     asking = asyncio.ensure_future(inspector.inspect(JSON, None))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await is_starting.wait()
     starting = inspector._starting
     assert starting is not None
     asking.cancel()
+    await asyncio.wait([asking])
+    has_left.set()
     async with asyncio.timeout(30):
-        await asyncio.wait([asking, starting])
+        await asyncio.wait([starting])
         await asyncio.to_thread(children[0].wait)
 
 
